@@ -29,6 +29,8 @@ from bench.meters.trace import compiler_loaded, compilers_off, deeper_recursion,
 Category = Literal["weights", "buffers", "gradients", "optimizer", "inputs", "activations", "temporaries"]
 #: What every forward has; a training step has gradients and the state of an optimizer besides.
 CATEGORIES: tuple[Category, ...] = ("weights", "buffers", "inputs", "activations", "temporaries")
+#: What a network and its training hold between runs, whatever the input is.
+LASTING: tuple[Category, ...] = ("weights", "buffers", "gradients", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,16 @@ class Event:
 
 @dataclass(frozen=True)
 class Peak:
-    """The largest sum of live bytes, what it was made of, and the operator that reached it (None: before any)."""
+    """The largest sum of live bytes, what it was made of, and the operator that reached it (None: before any).
+
+    `passing` is the largest sum of what is not `LASTING`. A training step may reach it at another moment: its gradients
+    are not there yet when all that the forward saved is.
+    """
 
     total: int
     split: dict[Category, int]
     operator: int | None
+    passing: int
 
 
 @dataclass
@@ -76,7 +83,7 @@ def peak(
     resident: dict[Category, int],
     named: Mapping[int, Category] | None = None,
 ) -> Peak:
-    """The first moment with the largest sum of live bytes, by category.
+    """The first moment with the largest sum of live bytes, by category, and the largest sum of what passes.
 
     Args:
         events: in order; of an operator below 0 where a storage was there before the first.
@@ -87,10 +94,14 @@ def peak(
     named = named or {}
     alive: Counter[int] = Counter()
     total = best = sum(resident.values())
+    passing = most = sum(size for name, size in resident.items() if name not in LASTING)
+    lasting = {storage for storage, name in named.items() if name in LASTING}
     at, snapshot = None, dict(alive)
     for event in events:
         alive[event.storage] += event.size
         total += event.size
+        passing += 0 if event.storage in lasting else event.size
+        most = max(most, passing)
         if total > best:
             at = event.operator if event.operator >= 0 else None
             best, snapshot = total, {key: size for key, size in alive.items() if size}
@@ -98,7 +109,7 @@ def peak(
     split: dict[Category, int] = {name: resident.get(name, 0) for name in names}
     for storage, size in snapshot.items():
         split[named.get(storage, "activations" if storage in activations else "temporaries")] += size
-    return Peak(best, split, at)
+    return Peak(best, split, at, most)
 
 
 class LiveTensors(TorchDispatchMode):

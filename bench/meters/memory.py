@@ -47,7 +47,6 @@ Attention = Literal["fused", "explicit"]
 
 #: From this share of the live tensors on, buffers inside kernels are worth a flag.
 KERNEL_BUFFERS = 0.1
-_NO_ACTIVATIONS: tuple[Category, ...] = ("weights", "buffers", "gradients", "optimizer")
 #: Why a case that replays a CUDA graph has no allocated peak.
 INSIDE_A_GRAPH = (
     "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it "
@@ -67,6 +66,7 @@ class MemoryPeaks:
         peak_bytes: largest sum of live tensor bytes; `split` is what it was made of: weights, buffers, inputs,
             activations (they leave the module that made them, or a forward saved them) and temporaries (they do not);
             of a training step also gradients and optimizer state.
+        peak_activation_bytes: largest sum of those that are neither weights nor buffers, gradients or optimizer state.
         peak_at: the operator that reached the peak and the module it ran in.
         allocator_bytes: CPU: what torch's allocator held at most, libraries' buffers included, on top of what was
             alive before; CUDA: the caching allocator's peak of allocated bytes.
@@ -82,6 +82,7 @@ class MemoryPeaks:
     device: str
     peak_bytes: int
     split: dict[Category, int]
+    peak_activation_bytes: int
     peak_at: tuple[str, str] | None
     operators: int
     provenance: Provenance
@@ -95,11 +96,6 @@ class MemoryPeaks:
     unseen: tuple[str, ...] = ()
     layers: tuple[layer_memory.LayerBytes, ...] = ()
     course: layer_memory.Course | None = None
-
-    @property
-    def peak_activation_bytes(self) -> int:
-        """The peak less weights and buffers, and less gradients and optimizer state where there are any."""
-        return self.peak_bytes - sum(self.split.get(name, 0) for name in _NO_ACTIVATIONS)
 
     def readings(self) -> list[Reading]:
         """The memory metrics; what is missing is unavailable with its reason."""
@@ -142,7 +138,7 @@ class MemoryPeaks:
 
     def as_dict(self) -> dict[str, Any]:
         """The peaks as plain JSON types."""
-        return {**asdict(self), "peak_activation_bytes": self.peak_activation_bytes, "flags": self.flags}
+        return {**asdict(self), "flags": self.flags}
 
 
 def measure(
@@ -302,6 +298,7 @@ def live_peaks(
         device=_device(found, (args, kwargs)),
         peak_bytes=peak.total,
         split=peak.split,
+        peak_activation_bytes=peak.passing,
         peak_at=None if peak.operator is None else trace.operators[peak.operator],
         operators=len(trace.operators),
         provenance=provenance,

@@ -271,8 +271,8 @@ RUNS: tuple[Metric, ...] = (
         section="memory",
         title="Peak activations",
         definition=(
-            "Largest sum of live tensor bytes during one forward, less weights and buffers, gradients and optimizer "
-            "state."
+            "Largest sum of live tensor bytes during one forward that are neither weights and buffers nor gradients "
+            "and optimizer state; of a training step at its own moment, which need not be that of the peak memory."
         ),
     ),
     Metric(

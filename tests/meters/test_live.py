@@ -15,6 +15,13 @@ def test_the_peak_is_split_by_what_was_alive_at_that_moment():
     assert found.split == {"weights": 100, "buffers": 0, "inputs": 7, "activations": 20, "temporaries": 10}
 
 
+def test_what_passes_has_a_largest_moment_of_its_own():
+    log = [Event(1, 20, 0), Event(1, -20, 1), Event(2, 30, 1), Event(3, 12, 2)]
+    found = peak(log, activations={1}, resident={"weights": 100, "inputs": 7, "optimizer": 50}, named={2: "gradients"})
+    assert found.total == 199 and found.split["gradients"] == 30 and found.split["activations"] == 0
+    assert found.passing == 27  # inputs and the activation, before there was a gradient
+
+
 def test_the_first_of_equal_peaks_is_named():
     assert peak([Event(1, 8, 0), Event(1, -8, 1), Event(2, 8, 2)], set(), {}).operator == 0
 
