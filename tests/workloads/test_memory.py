@@ -61,7 +61,7 @@ def test_a_whole_step_has_its_optimizer_s_temporaries_at_the_peak():
 def test_the_activations_of_a_step_are_those_of_its_forward_though_the_optimizer_reaches_the_peak():
     subject, _ = learner()
     step, forward = (peak("training_step", subject, name, batch=16) for name in ("step", "forward"))
-    assert step.split["temporaries"] > 0 and step.split["activations"] == 4  # the peak is the optimizer's; the loss is there
+    assert step.split["temporaries"] > 0 and step.split["activations"] == 4  # the optimizer's peak, and the loss
     assert step.peak_activation_bytes >= forward.peak_activation_bytes > 4 * 16 * (64 + 128 + 32)
 
 
