@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.analysis.utilisation import MOST_OF_A_PEAK
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from bench.short_names import short_name
@@ -46,7 +47,7 @@ from reports.total_bits import budgets, families
 from reports.total_bits import table as total_bits_table
 
 START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
-NO_BOUND = "unavailable (the machine's peaks or the time are not known)"
+NO_BOUND = "unavailable (the machine's peaks or the time are not known, or the run goes beyond those peaks)"
 
 
 def markdown(site: Site) -> str:
@@ -176,11 +177,14 @@ def _why_line(row: Row, site: Site) -> list[str]:
 
 
 def _efficiency(row: Row | None) -> tuple[float, float] | None:
-    """Ideal over attainable and attainable over measured latency; None where a bound or the time is not known."""
+    """Ideal over attainable and attainable over measured latency; None where the time or what bounds it is not known.
+
+    A peak that a run goes beyond is no bound of it.
+    """
     if row is None:
         return None
     ideal, attainable, latency = (row.value(name) for name in ("ideal_ms", "attainable_ms", "latency_ms"))
-    if not ideal or not attainable or not latency:
+    if not ideal or not attainable or not latency or ideal > MOST_OF_A_PEAK * latency:
         return None
     return ideal / attainable, attainable / latency
 

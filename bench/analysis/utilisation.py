@@ -20,6 +20,8 @@ from bench.reading import Reading, reading, unavailable
 #: `value(metric)`: the reading of the part that has a value, or None.
 Value = Callable[[str], Reading | None]
 NOTE = "{what} over latency x measured peak; the ends join those of latency and peak in squares"
+#: Share of a peak above which it is no ceiling: what measured it had a slower kernel than what ran.
+MOST_OF_A_PEAK = 1.05
 
 
 def readings(record: dict[str, Any], value: Value) -> list[Reading]:
@@ -38,6 +40,12 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
         return [*bare, *(unavailable(name, "no peak was measured for its arithmetic") for name in ("mfu", "hfu"))]
     share, why = _model_share(value)
     executed = 100 * ideal.value / latency.value
+    if executed > 100 * MOST_OF_A_PEAK:
+        why = (
+            f"it runs at {executed / 100:.3g} times the peak that was measured for its arithmetic: that peak is no "
+            "ceiling of the kernels that ran, as where whole numbers have no unit or an algorithm multiplies less"
+        )
+        return [*bare, *(unavailable(name, why) for name in ("mfu", "hfu"))]
     below, above = _reach(latency, _peak_reach(record))
     found = [] if share is None else [_reading("mfu", executed * share, below, above, latency.n, "2 x model MACs")]
     missing = [unavailable("mfu", why)] if share is None else []

@@ -113,6 +113,13 @@ def test_the_interval_joins_latency_and_peak():
     assert found.ci_low == pytest.approx(40.0) and found.n == 3
 
 
+def test_a_peak_that_a_run_goes_beyond_is_no_ceiling_and_gives_no_share():
+    assert used(ideal_ms=reading("ideal_ms", 10.4, "modelled"))["hfu"].value == pytest.approx(104.0)  # noise of a peak
+    found = used(ideal_ms=reading("ideal_ms", 27.0, "modelled"))
+    assert found["mfu"].value is None and found["hfu"].value is None
+    assert "2.7 times the peak" in found["hfu"].method_note
+
+
 def test_without_a_peak_there_is_a_reason_and_without_a_time_nothing():
     found = used(ideal_ms=unavailable("ideal_ms", "no peak"))
     assert found["mfu"].value is None and "no peak" in found["hfu"].method_note
