@@ -65,11 +65,8 @@ def test_another_precision_is_compared_with_the_same_weights():
 
 def test_other_weights_or_inputs_say_nothing_of_each_other():
     readings, _ = found(recipe(model="n"))
-    assert set(readings) == {
-        "output_error",
-        "output_sqnr_db",
-        "top1_agreement",
-    }  # what a subject states is not of these
+    # what a subject states of itself is not of these
+    assert set(readings) == {"output_error", "output_sqnr_db", "top1_agreement"}
     assert readings["output_error"].value is None
     assert "has other weights or inputs: the sides differ in model" in readings["output_error"].method_note
     assert "batch" in other_side.why_unlike(PLAIN.case, replace(PLAIN.case, batch=1, dtype="bf16"))

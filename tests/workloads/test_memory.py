@@ -37,8 +37,8 @@ def test_gradients_and_optimizer_state_are_told_apart_in_a_backward_and_what_it_
     assert found.split["optimizer"] == 2 * weights + 2 * 4  # two moments, and a step count of each tensor
     assert found.split["inputs"] == 4 * 16 * 64 + 8 * 16
     assert found.split["activations"] == 0 and 4 * 16 * 128 <= found.split["temporaries"] <= 4 * 16 * 128 + 8
-    # at its own moment, the first: inputs, classes, what the tanh and the loss keep, and no gradient yet
-    assert found.peak_activation_bytes > sum(found.split[name] for name in ("inputs", "activations", "temporaries"))
+    # what passes is most a moment before: the tanh's output, and the gradients of its output and of its input
+    assert 0 <= found.peak_activation_bytes - (found.split["inputs"] + 3 * 4 * 16 * 128) <= 8
 
 
 def test_what_a_forward_saved_is_there_when_its_backward_begins():
