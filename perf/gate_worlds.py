@@ -1,8 +1,9 @@
 """How long a gate takes to find more time, by kind of runner: sessions simulated in worlds whose scatter is known.
 
 `python -m perf.gate_worlds` draws sessions of a protocol in each world of `perf.worlds`, and gates from these sessions
-through the gate's own comparison (`perf.gate_power`): how many sessions a side find 5 and 10 % more time in four of 5
-gates, and how long these take. `perf.gate_power` asks the same of sessions that were recorded on a runner of your own.
+through the gate's own comparison (`perf.gate_power`): how many sessions a side find 5 and 10 % more time in four of
+five gates, and how long these take. `perf.gate_power` asks the same of sessions that were recorded on a runner of
+your own.
 """
 
 from __future__ import annotations

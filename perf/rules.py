@@ -43,7 +43,8 @@ SLOPE, SLOPE_SD = 1.4, 0.3
 
 #: How many rounds: those of least cost for the components of the `world` itself, or of recorded sweeps, or that the
 #: first process shows (`learned`), which takes the most; or as many as still help (`helping`), by what that shows. Or
-#: processes and rounds of least cost for the components of the world (`cheapest`), and no others. `protocol`: as 2.
+#: processes and rounds of least cost for the components of the world (`cheapest`), and no others. `protocol`: as
+#: version 2 plans them.
 Planned = Literal["world", "recorded", "learned", "helping", "cheapest", "protocol"]
 #: Logarithms of what processes say, [sessions, processes] by member.
 Values = dict[str, np.ndarray]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.analysis.utilisation import MOST_OF_A_PEAK
+from bench.analysis.utilisation import is_beyond_the_peak
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from bench.short_names import short_name
@@ -184,7 +184,7 @@ def _efficiency(row: Row | None) -> tuple[float, float] | None:
     if row is None:
         return None
     ideal, attainable, latency = (row.value(name) for name in ("ideal_ms", "attainable_ms", "latency_ms"))
-    if not ideal or not attainable or not latency or ideal > MOST_OF_A_PEAK * latency:
+    if not ideal or not attainable or not latency or is_beyond_the_peak(ideal, latency):
         return None
     return ideal / attainable, attainable / latency
 

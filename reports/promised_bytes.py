@@ -2,7 +2,7 @@
 
 Each number is a ratio to the row's own other side in its own convention, with its bytes beside it; conventions are
 never compared with each other, and a row has only those that it and its other side state. What is alive is the
-deterministic peak of live tensors less weights, gradients and the optimizer's state.
+most at any moment of live tensors that are neither weights nor gradients nor the optimizer's state.
 """
 
 from __future__ import annotations

@@ -74,9 +74,8 @@ def warm_ups(first: Invocation, latency: Latency) -> dict[str, float]:
         if len(trace) >= FEWEST_OF_TRACE and bool((trace > 0).all()):
             count = int(warm_up_needed(np.log(trace)))
             spent = float(trace[:count].sum()) * warm["chunk"] / 1e3
-            needed[name] = max(
-                spent, warm["seconds"] * count / len(trace)
-            )  # what goes on between runs is in the second
+            in_all = warm["seconds"] * count / len(trace)  # with what goes on between runs
+            needed[name] = max(spent, in_all)
     return dict.fromkeys(needed, max(needed.values())) if needed else {}
 
 

@@ -38,18 +38,23 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
     ideal = value("ideal_ms")
     if ideal is None or ideal.value is None:
         return [*bare, *(unavailable(name, "no peak was measured for its arithmetic") for name in ("mfu", "hfu"))]
-    share, why = _model_share(value)
     executed = 100 * ideal.value / latency.value
-    if executed > 100 * MOST_OF_A_PEAK:
-        why = (
+    if is_beyond_the_peak(ideal.value, latency.value):
+        beyond = (
             f"it runs at {executed / 100:.3g} times the peak that was measured for its arithmetic: that peak is no "
             "ceiling of the kernels that ran, as where whole numbers have no unit or an algorithm multiplies less"
         )
-        return [*bare, *(unavailable(name, why) for name in ("mfu", "hfu"))]
+        return [*bare, *(unavailable(name, beyond) for name in ("mfu", "hfu"))]
+    share, why = _model_share(value)
     below, above = _reach(latency, _peak_reach(record))
     found = [] if share is None else [_reading("mfu", executed * share, below, above, latency.n, "2 x model MACs")]
     missing = [unavailable("mfu", why)] if share is None else []
     return [*bare, *found, *missing, _reading("hfu", executed, below, above, latency.n, "2 x executed MACs")]
+
+
+def is_beyond_the_peak(ideal_ms: float, latency_ms: float) -> bool:
+    """Whether a run is faster than the measured peak of its arithmetic allows, by more than the noise of that peak."""
+    return ideal_ms > MOST_OF_A_PEAK * latency_ms
 
 
 def _roofline_share(record: dict[str, Any], value: Value, latency: Reading) -> list[Reading]:

@@ -216,7 +216,7 @@ class Protocol(Section):
             unknown = [key for key in later if key in own and own[key] != model.model_fields[key].default]
             if unknown:
                 raise ValueError(
-                    f"version 1 of the protocol knows no {name}.{unknown[0]}={own[unknown[0]]}: take it with a one "
+                    f"version 1 of the protocol knows no {name}.{unknown[0]}={own[unknown[0]]}: take it with one "
                     "of version 2, such as protocol=v2/quick"
                 )
         return filled

@@ -73,12 +73,11 @@ def combined(
         return unavailable(metric, missing, part)
     known = [(source, factor) for source, factor in terms if source is not None and source.value is not None]
     value = constant + sum(source.value * factor for source, factor in known if source.value is not None)
-    if value <= 0:
-        return unavailable(metric, f"the difference is {value:.4g}: within the noise of what it is taken from", part)
     ends = [_end(known, constant, upper) for upper in (False, True)]
     low, high = ends if None not in ends else (None, None)
-    if low is not None and low <= 0:
-        why = f"the difference is {value:.4g} [{low:.4g}, {high:.4g}]: within the noise of what it is taken from"
+    if value <= 0 or (low is not None and low <= 0):
+        within = "" if low is None else f" [{low:.4g}, {high:.4g}]"
+        why = f"the difference is {value:.4g}{within}: within the noise of what it is taken from"
         return unavailable(metric, why, part)
     kinds = {source.provenance for source, _ in known}
     kind: Provenance = provenance or (kinds.pop() if len(kinds) == 1 else "modelled")

@@ -130,11 +130,12 @@ def best_row(records: Sequence[Record]) -> str:
 
 def failure_text(sweep: Sweep) -> str:
     """How many rows failed, and why the first of them did; empty where none did but by the user's interruption."""
-    broken = [record for record in sweep.failed if record["status"] != "interrupted"]
+    broken = sweep.failed.that(lambda head: head.status != "interrupted")
     if not broken:
         return ""
-    label = short_name(Case.from_dict(broken[0]["case"]).label)
+    first = broken[0]
+    label = short_name(Case.from_dict(first["case"]).label)
     return escape_controls(
-        f"{len(broken)} of {len(sweep.records)}: {shortened(label)}: {broken[0]['status']}: "
-        f"{one_line(broken[0]['error'] or {})}"
+        f"{len(broken)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: "
+        f"{one_line(first['error'] or {})}"
     )
