@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from bench.meters.count_flags import TOLERANCE, count_flags
 from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
 from bench.meters.inputs import Batch
 from bench.meters.macs_count import MacsCount
-from bench.meters.parameters_read import ParametersRead
+from bench.meters.parameters_read import ParameterReads
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
@@ -43,7 +44,7 @@ class Traced:
     overwritten: int = 0
     in_threads: bool = False
     other_threads: bool = False
-    parameters_read: ParametersRead | None = None
+    reads: ParameterReads | None = None
 
 
 def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> MacsCount:
@@ -91,10 +92,58 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         visits=traced.visits,
         batch=traced.batch,
         activations=sum(r.activations for r in work),
-        parameters_read=traced.parameters_read,
+        parameters_read=None if traced.reads is None else traced.reads.found(),
+        reads=traced.reads,
     )
     result.flags += count_flags(result, traced.values)
     return result
+
+
+def joined(counts: Sequence[MacsCount], module: nn.Module) -> MacsCount:
+    """The count of several runs of one network one after the other, as if one trace had seen them all.
+
+    Args:
+        counts: of each run, at least one, in order, the last of which gives what they give together; without second
+            counts.
+        module: the network.
+    """
+    traced = Traced(
+        records=[record for count in counts for record in count.records],
+        visits=_visits_of_all(counts),
+        values=ValueChecks(),
+        escapes=Counter(),
+        gaps={},
+        seconds=sum(count.seconds["trace"] for count in counts),
+        batch=counts[0].batch,
+        reads=_reads_of_all(counts),
+    )
+    result = summary(traced, [], module, ())
+    known = {item["code"] for item in result.flags}
+    others = [item for count in counts for item in count.flags if item["code"] not in known]
+    result.flags += {item["text"]: item for item in others}.values()
+    result.at_least = any(count.at_least for count in counts)
+    return result
+
+
+def _visits_of_all(counts: Sequence[MacsCount]) -> dict[str, ModuleVisit]:
+    """What each module saw in all runs: its first shapes, every call."""
+    found: dict[str, ModuleVisit] = {}
+    for count in counts:
+        for path, visit in count.visits.items():
+            if path not in found:
+                found[path] = replace(visit, order=len(found), tokens=list(visit.tokens))
+            else:
+                found[path].calls += visit.calls
+                found[path].tokens += visit.tokens
+    if "" in counts[-1].visits:  # the root is what runs: once, and it gives what the last run gives
+        last = counts[-1].visits[""]
+        found[""] = replace(last, order=found[""].order)
+    return found
+
+
+def _reads_of_all(counts: Sequence[MacsCount]) -> ParameterReads | None:
+    reads = [count.reads for count in counts if count.reads is not None]
+    return reduce(ParameterReads.and_those_of, reads) if len(reads) == len(counts) else None
 
 
 def method_paths(module: nn.Module) -> list[str]:

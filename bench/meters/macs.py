@@ -24,7 +24,7 @@ from bench.backends.onnx_file import OnnxFile
 from bench.flags import Flag, flag
 from bench.meters import onnx_count, own_rules
 from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags, unwrapped
-from bench.meters.count_summary import Traced, join_second, summary
+from bench.meters.count_summary import Traced, join_second, joined, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
 from bench.meters.fvcore_count import second_count as count_again
 from bench.meters.inputs import batch_for, tokens_of
@@ -116,7 +116,7 @@ def _trace_once(
         overwritten=overwritten,
         in_threads=bool(threads.idents),
         other_threads=clocks.moved(threads.idents),
-        parameters_read=reads.found(),
+        reads=reads,
     )
 
 
@@ -457,6 +457,7 @@ __all__ = [
     "count",
     "count_over",
     "count_training",
+    "joined",
     "readings",
     "register_op",
     "self_test",

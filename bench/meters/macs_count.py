@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bench.meters.inputs import Batch
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
-from bench.meters.parameters_read import ParametersRead
+from bench.meters.parameters_read import ParameterReads, ParametersRead
 
 Flag = dict[str, Any]
 Convention = Literal["matmul", "fvcore", "all"]
@@ -76,6 +76,7 @@ class MacsCount:
     batch: Batch | None = None
     activations: int = 0
     parameters_read: ParametersRead | None = None
+    reads: ParameterReads | None = field(default=None, repr=False)
     input_tokens: int = 0
 
     @property
@@ -91,7 +92,7 @@ class MacsCount:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the per-call records, as plain JSON types."""
-        hidden = ("records", "visits", "batch", "parameters_read")
+        hidden = ("records", "visits", "batch", "parameters_read", "reads")
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
         reads = None if self.parameters_read is None else asdict(self.parameters_read)
         return {**plain, "parameters_read": reads, "convention_texts": dict(CONVENTIONS)}

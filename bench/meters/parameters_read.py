@@ -107,6 +107,20 @@ class ParameterReads:
             dimension, indices = rows
             storage.rows[(region, dimension)].update(indices)
 
+    def and_those_of(self, other: ParameterReads) -> ParameterReads:
+        """The reads of two runs of one network, as if one run had made them all; both are left as they are."""
+        joined = ParameterReads(Reached([], [], []))
+        joined._reason = self._reason or other._reason
+        for storages in (self._storages, other._storages):
+            for key, storage in storages.items():
+                one = joined._storages.setdefault(key, _Storage(storage.itemsize))
+                one.held |= storage.held
+                one.read |= storage.read
+                one.at_most += storage.at_most
+                for place, rows in storage.rows.items():
+                    one.rows[place] |= rows
+        return joined
+
     def found(self) -> ParametersRead:
         """The distinct parameters that were read so far."""
         if self._reason:

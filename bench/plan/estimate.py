@@ -24,7 +24,7 @@ PROBE_FEW_RUNS = 8
 BUILD_S = 0.3
 PROCESS_S = 0.8
 #: Of counting a case on the meta device.
-COUNT_S = 1.0
+COUNT_S = 2.0
 QUALITY_SAMPLES = 400
 #: The same where one run may last seconds: tasks score such runs on fewer samples, many at once.
 QUALITY_FEW_SAMPLES = 64

@@ -7,6 +7,7 @@ small network is then counted for real, with random weights, and the record says
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters import dtypes, layers, macs, params
 from bench.meters.inputs import as_call
+from bench.meters.macs_count import MacsCount
 from bench.metrics import METRICS
 from bench.moment import utc_microsecond
 from bench.plan.recipe import Recipe
@@ -38,7 +40,7 @@ from bench.worker.subject import (
     with_method,
 )
 from bench.workloads.counting import counter
-from bench.workloads.workload import Facts
+from bench.workloads.workload import Facts, Part
 
 #: Parameters up to which a network that the meta device cannot hold is built for real.
 REAL_LIMIT = 200_000_000
@@ -181,8 +183,7 @@ def _count(subject: Subject, phase: Phase) -> _Found:
     )
     with counting(subject.case.workload):
         parts = parts_of(subject)
-        for place, part in enumerate(parts):
-            _count_part(found, subject, part, is_whole=place == 0)
+        _count_parts(found, subject, parts)
         if hasattr(module, "counts"):
             _keep(found, module.counts(subject, subject.case.full_shape, parts, counter(subject.counted, macs.count)))
         if hasattr(module, "facts") and subject.device == "meta":  # where there are values, times would be taken
@@ -198,18 +199,30 @@ def _keep(found: _Found, facts: Facts) -> None:
     found.flags += facts.flags
 
 
-def _count_part(found: _Found, subject: Subject, part: Any, *, is_whole: bool) -> None:
-    with as_forward(subject, part) as (module, args, kwargs):
-        counted = macs.count(module, args, kwargs, second_count=False)
-        table = layers.table(module, args, kwargs, repeats=0, counted=counted)
+def _count_parts(found: _Found, subject: Subject, parts: Sequence[Part]) -> None:
+    """Count every part; one that is made of others after them: only what it does besides is traced."""
+    counts: dict[str, MacsCount] = {}
+    for part in sorted(parts, key=lambda part: bool(part.made_of)):
+        with as_forward(subject, part) as (module, args, kwargs):
+            counted = macs.count(module, args, kwargs, second_count=False)
+            if part.made_of:
+                counted = macs.joined([*(counts[name] for name in part.made_of), counted], subject.counted)
+            table = layers.table(module, args, kwargs, repeats=0, counted=counted)
+        counts[part.name] = counted
+        _keep_part(found, subject, part.name, counted, table, is_whole=part is parts[0])
+
+
+def _keep_part(
+    found: _Found, subject: Subject, name: str, counted: MacsCount, table: layers.LayerTable, *, is_whole: bool
+) -> None:
     details = counted.as_dict()
     found.flags += details.pop("flags", [])
-    rows = [*macs.readings(counted, subject.case.batch), *declared.counts_of_part(counted, subject, part.name)]
-    found.readings += [replace(item, part=part.name) if METRICS[item.metric].per_part else item for item in rows]
+    rows = [*macs.readings(counted, subject.case.batch), *declared.counts_of_part(counted, subject, name)]
+    found.readings += [replace(item, part=name) if METRICS[item.metric].per_part else item for item in rows]
     layer = {"layers": table.rows, "info": table.info}
     if is_whole:
         found.layers = layer
         found.details["macs"].update(details)
     else:
-        found.part_layers[part.name] = layer
-        found.details["macs"].setdefault("parts", {})[part.name] = details
+        found.part_layers[name] = layer
+        found.details["macs"].setdefault("parts", {})[name] = details

@@ -57,7 +57,7 @@ def read_outcome(file: Path, spec: dict[str, Any], phase: str) -> dict[str, Any]
 
 def _check_answer(spec: dict[str, Any], result: dict[str, Any]) -> None:
     """Raise CorruptRecord unless a process says what it was asked: these cases, this session, this process."""
-    if spec["kind"] == "count" and set(result["cases"]) != _asked(spec):
+    if spec["kind"] == "count" and not (result["cases"] and set(result["cases"]) <= _asked(spec)):  # or the first ones
         raise CorruptRecord("result: its cases are not those that were to be counted")
     if spec["kind"] != "invocation":
         return

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -146,13 +146,23 @@ class _Writer:
 
 
 class _Step:
-    """One decode step after the prompt, on a cache of its own each time."""
+    """One decode step after the prompt, on a cache of its own each time.
+
+    On the meta device every run gives the same shapes: the prompt that was read for its own count is not read again.
+    """
 
     def __init__(self, writer: _Writer) -> None:
-        self._writer = writer
+        self._writer, self._of_shapes = writer, on_meta(writer.prompt)
         self._first: tuple[Any, Any] | None = None
         self.cache: Any = None
         self._ids: Any = None
+
+    def read(self) -> Any:
+        """Read the prompt: the first new id, on the host."""
+        first = self._writer.read()
+        if self._of_shapes:
+            self._first = first
+        return _on_host(first[0])
 
     def prepare(self) -> None:
         """A fresh copy of the cache after the prompt, which is read once."""
@@ -166,15 +176,19 @@ class _Step:
 
     def call(self) -> Any:
         """The id after the first new one."""
-        return self._writer.step(self._ids, self.cache)[0]
+        ids, after = self._writer.step(self._ids, self.cache)
+        if self._of_shapes:
+            self.cache = after
+        return ids
 
     def held(self) -> Any:
         """The id that is fed and the cache that it is fed to."""
         return self._ids, self.cache
 
     def reset(self) -> None:
-        """Let the used cache go."""
-        self.cache = None
+        """Let the used cache go; one of shapes stays, for who asks for the cache after the step."""
+        if not self._of_shapes:
+            self.cache = None
 
 
 def make_parts(subject: Built, shape: Shape) -> list[Part]:
@@ -190,18 +204,19 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     spans = Spans(subject.synchronise, clock_of(subject))
     step = _Step(writer)
     batch, context, new = shape["batch"], shape["context"], shape["new_tokens"]
+    request = Part(
+        "request",
+        lambda: writer.request(new, spans),
+        units=float(batch * (ask(subject.module, "answer_tokens", new) or new)),
+        prepare=spans.clear,
+        spans=spans.read,
+        held=lambda: writer.prompt,
+    )
     return [
-        Part(
-            "request",
-            lambda: writer.request(new, spans),
-            units=float(batch * (ask(subject.module, "answer_tokens", new) or new)),
-            prepare=spans.clear,
-            spans=spans.read,
-            held=lambda: writer.prompt,
-        ),
+        _of_its_parts(request, writer) if _is_both(writer, new) else request,
         Part(
             "prefill",
-            lambda: _on_host(writer.read()[0]),
+            step.read,
             units=float(batch * context),
             held=lambda: writer.prompt,
         ),
@@ -215,6 +230,17 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
         ),
         *_encoder(subject, writer, batch),
     ]
+
+
+def _is_both(writer: _Writer, new: int) -> bool:
+    """Whether a request is its prompt and one step, whatever they give: two tokens of shapes, not written otherwise."""
+    return new == 2 and on_meta(writer.prompt) and not callable(getattr(writer.module, "write", None))
+
+
+def _of_its_parts(request: Part, writer: _Writer) -> Part:
+    """The request as its prompt, its step, and both ids put together."""
+    ids = writer.prompt.new_empty((len(writer.prompt), 1))
+    return replace(request, made_of=("prefill", "decode"), counted=lambda: _joined(ids, [ids]))
 
 
 def _encoder(subject: Built, writer: _Writer, batch: int) -> list[Part]:
@@ -237,7 +263,8 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
     with ordinary_tensors():
         writer = _Writer(subject.module, prompt_of(subject, shape))
-        cache = _cache_after(writer, shape["new_tokens"])
+        cache = _cache_counted(parts) if _is_both(writer, shape["new_tokens"]) else None
+        cache = _cache_after(writer, shape["new_tokens"]) if cache is None else cache
         readings = [*_cache_readings(subject.module, cache, shape), *_bit_readings(subject.module)]
         seen = _visual_tokens(subject.module)
         readings += [mean for mean, _ in seen]
@@ -294,6 +321,12 @@ def _visual_tokens(module: Any) -> list[tuple[Reading, Curve]]:
     mean = reading("visual_tokens_mean", sum(counts) / len(counts), "counted", method_note=note, part="prefill")
     layers = list(range(len(counts)))
     return [(mean, Curve("visual_tokens_mean", "layer", layers, counts, "counted", "prefill", note))]
+
+
+def _cache_counted(parts: Sequence[Part]) -> Any:
+    """The cache after the step that was counted, of shapes; None where none was."""
+    step = next(part for part in parts if part.name == "decode")
+    return None if step.held is None else step.held()[1]
 
 
 def _cache_after(writer: _Writer, new: int) -> Any:

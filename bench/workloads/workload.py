@@ -199,6 +199,8 @@ class Part:
         held: gives what is alive beside weights and inputs (a cache, a state), for the memory meter; `Held` where it is
             of several kinds, which is asked again after the run.
         varies: each run takes the next inputs, so that outputs differ from run to run.
+        made_of: parts of which one run each, in this order and with `counted` after them, is one run of this one,
+            whatever the values: its count is theirs joined, so that they are not traced twice.
     """
 
     name: str
@@ -210,6 +212,7 @@ class Part:
     spans: Callable[[], dict[str, list[float]]] | None = None
     held: Callable[[], Any] | None = None
     varies: bool = False
+    made_of: tuple[str, ...] = ()
 
     def run(self) -> Any:
         """What one run gives: prepared before, put back after."""

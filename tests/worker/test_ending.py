@@ -123,6 +123,15 @@ def test_an_answer_to_another_question_is_none(tmp_path_factory, change):
     assert read_outcome(written(tmp_path_factory, told), SPEC, "measure")["error"]["type"] == "CorruptOutcome"
 
 
+@pytest.mark.parametrize(("counted", "status"), [("ab", "ok"), ("a", "ok"), ("", "crashed"), ("ac", "crashed")])
+def test_a_process_that_counts_answers_for_some_of_its_cases_at_least(tmp_path_factory, counted, status):
+    cases = {name: Case(suite="t", model=name) for name in "abc"}
+    spec = {"kind": "count", "recipes": [Recipe(cases[name]).as_dict() for name in "ab"]}
+    failed = {"status": "invalid", "error": ODD["error"]}
+    told = {"status": "ok", "result": {"cases": {cases[name].key: failed for name in counted}}}
+    assert read_outcome(written(tmp_path_factory, told), spec, "measure")["status"] == status
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, b'{"status": NaN}', b'{"status": 1e999}', b"null"]
 )
