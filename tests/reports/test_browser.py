@@ -249,6 +249,40 @@ def test_the_chooser_answers_with_the_most_accurate_row_in_the_budget(site, visi
     assert "Nothing here is surely within 1 ms" in answer.text_content()
 
 
+def test_scores_that_were_paired_are_told_apart_by_their_changes(site, visit):
+    plain, other = {"kind": "plain"}, {"kind": "other side", "head": "big", "model": "big"}
+    wide, change = [2.9, 2.7, 3.1], [0.107, 0.085, 0.129]
+    cases = [  # the kept row, the other one, whether they are told apart
+        ({**plain, "bits": [2.8, 2.6, 3.0]}, {"bits": wide, "bits_change": change}, True),
+        ({**plain, "bits": [2.8, 2.6, 3.0]}, {"bits": wide, "bits_change": [0.1, -0.1, 0.3]}, False),
+        ({**plain, "bits": [2.8, 2.6, 3.0]}, {"bits": wide}, False),
+        ({**plain, "model": "n", "bits": [2.8, 2.6, 3.0]}, {"bits": wide, "bits_change": change}, False),
+        ({**other, "bits": [2.8, 2.6, 3.0]}, {"against": "big", "bits": wide, "bits_change": change}, True),
+        ({"bits": wide, "bits_change": [0.01, 0.0, 0.02]}, {"bits": wide, "bits_change": change}, True),
+        ({"bits": wide, "bits_change": [0.1, 0.08, 0.12]}, {"bits": wide, "bits_change": change}, False),
+        ({"bits": wide}, {"model": "n", "bits": [1.0, 0.9, 1.1]}, True),
+    ]
+    script = """(cases) => cases.map((pair) => {
+        const chooser = Object.create(Chooser.prototype);
+        const placed = (given) => {
+            const cell = [];
+            ["value", "low", "high"].forEach((name, place) => { cell[CELL[name]] = given[place]; });
+            return cell;
+        };
+        const [one, other] = pair.map((given) => {
+            const row = [];
+            for (const [name, place] of Object.entries(ROW)) row[place] = given[name] ?? (name === "model" ? "m" : "");
+            row.given = given;
+            return row;
+        });
+        chooser.board = { text: (value) => value };
+        chooser.cell = (row, key) => row.given[key] ? placed(row.given[key]) : null;
+        return [chooser.apart({ key: "bits" }, one, other), chooser.apart({ key: "bits" }, other, one)];
+    })"""
+    found = visit(board(site)).page.evaluate(script, [[one, other] for one, other, _ in cases])
+    assert found == [[apart, apart] for *_, apart in cases]
+
+
 def test_figures_are_drawn_switch_views_and_answer_the_pointer(site, visit):
     page = next(
         path for path in (site / "cases").glob("*.html") if "tome(r=8)" in path.read_text().split("</title>")[0]

@@ -79,14 +79,35 @@ class Chooser {
     const order = [...rows].sort((a, b) => value(b) - value(a) || this.number(a, "latency_ms") - this.number(b, "latency_ms"));
     const best = order[0];
     this.answer.replaceChildren("Use ", el("strong", {}, this.link(best)), `: ${this.written(best, "latency_ms")} at ${this.written(best, score.key)} ${score.title}, the best of ${rows.length} within ${budget} ms.${this.promise(best)}`);
-    const worst = (row) => sign * (this.cell(row, score.key)[sign > 0 ? CELL.low : CELL.high] ?? this.number(row, score.key));
-    const top = (row) => sign * (this.cell(row, score.key)[sign > 0 ? CELL.high : CELL.low] ?? this.number(row, score.key));
     for (const row of order.slice(1, 4)) {
       const faster = this.number(row, "latency_ms") < this.number(best, "latency_ms");
-      const words = [faster ? "faster" : "", top(row) >= worst(best) ? `its ${score.title} cannot be told apart from the first` : ""].filter(Boolean).join("; ");
+      const words = [faster ? "faster" : "", this.apart(score, best, row) ? "" : `its ${score.title} cannot be told apart from the first`].filter(Boolean).join("; ");
       this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, ${this.written(row, score.key)}` + (words ? ` (${words})` : "")));
     }
     for (const row of maybe.slice(0, 2)) this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, so perhaps within ${budget} ms`));
+  }
+
+  // Whether two scores differ for certain: by their own intervals, or by those of their changes, which are paired sample by sample.
+  apart(score, one, other) {
+    if (this.separate(one, other, score.key)) return true;
+    const change = `${score.key}_change`;
+    for (const [side, row] of [[one, other], [other, one]]) {
+      const cell = this.isSideOf(side, row) ? this.cell(row, change) : null;
+      if (cell) return cell[CELL.low] > 0 || cell[CELL.high] < 0;
+    }
+    return this.sideOf(one) === this.sideOf(other) && this.separate(one, other, change);
+  }
+
+  separate(one, other, key) {
+    const [a, b] = [this.cell(one, key), this.cell(other, key)];
+    return Boolean(a && b) && (a[CELL.high] < b[CELL.low] || b[CELL.high] < a[CELL.low]);
+  }
+
+  // What a row is compared with: what it names, else its model without a method.
+  sideOf(row) { return this.board.text(row[ROW.against]) || this.board.text(row[ROW.model]); }
+  isSideOf(side, row) {
+    const named = this.board.text(row[ROW.against]), kind = this.board.text(side[ROW.kind]);
+    return named ? kind === "other side" && this.board.text(side[ROW.head]) === named : kind === "plain" && side[ROW.model] === row[ROW.model];
   }
 
   bySize(budget, rows) {
