@@ -40,11 +40,7 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
         return [*bare, *(unavailable(name, "no peak was measured for its arithmetic") for name in ("mfu", "hfu"))]
     executed = 100 * ideal.value / latency.value
     if is_beyond_the_peak(ideal.value, latency.value):
-        beyond = (
-            f"it runs at {executed / 100:.3g} times the peak that was measured for its arithmetic: that peak is no "
-            "ceiling of the kernels that ran, as where whole numbers have no unit or an algorithm multiplies less"
-        )
-        return [*bare, *(unavailable(name, beyond) for name in ("mfu", "hfu"))]
+        return [*bare, *(unavailable(name, _beyond_the_peak(executed / 100)) for name in ("mfu", "hfu"))]
     share, why = _model_share(value)
     below, above = _reach(latency, _peak_reach(record))
     found = [] if share is None else [_reading("mfu", executed * share, below, above, latency.n, "2 x model MACs")]
@@ -55,6 +51,13 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
 def is_beyond_the_peak(ideal_ms: float, latency_ms: float) -> bool:
     """Whether a run is faster than the measured peak of its arithmetic allows, by more than the noise of that peak."""
     return ideal_ms > MOST_OF_A_PEAK * latency_ms
+
+
+def _beyond_the_peak(times: float) -> str:
+    return (
+        f"it runs at {times:.3g} times the peak that was measured for its arithmetic: that peak is no ceiling of the "
+        "kernels that ran, as where whole numbers have no unit or an algorithm multiplies less"
+    )
 
 
 def _roofline_share(record: dict[str, Any], value: Value, latency: Reading) -> list[Reading]:
@@ -69,6 +72,8 @@ def _roofline_share(record: dict[str, Any], value: Value, latency: Reading) -> l
     if rate is None or ideal is None or ideal.value is None:
         reason = "; ".join(why) or "no peak was measured for its arithmetic"
         return [unavailable("roofline_share", reason)]
+    if is_beyond_the_peak(ideal.value, latency.value):
+        return [unavailable("roofline_share", _beyond_the_peak(ideal.value / latency.value))]
     bound = max(ideal.value, 1e3 * moved.value / rate)
     below, above = _reach(latency, _peak_reach(record))
     return [

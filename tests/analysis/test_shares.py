@@ -141,5 +141,7 @@ def test_a_bare_function_is_held_to_the_bound_that_binds():
     assert share().value == pytest.approx(50.0)
     assert share(io_bytes=reading("io_bytes", 2.0, "counted")).value == pytest.approx(40.0)
     assert used().get("roofline_share") is None  # nothing but a bare function has it
+    beyond = share(ideal_ms=reading("ideal_ms", 27.0, "modelled"))
+    assert beyond.value is None and "2.7 times the peak" in beyond.method_note
     missing = used(io_bytes=reading("io_bytes", 5.0, "counted"))["roofline_share"]
     assert missing.value is None and "bandwidth" in missing.method_note
