@@ -143,6 +143,11 @@ def visit(browser, tabs):
         tabs[one.kind].append(one)
 
 
+def _top(seen, name):
+    """Where a section begins, in pixels from the upper edge of the window."""
+    return seen.page.evaluate(f"document.getElementById('{name}').getBoundingClientRect().top")
+
+
 def _first_group(values, count=8):
     return values[:count]
 
@@ -247,6 +252,16 @@ def test_the_chooser_answers_with_the_most_accurate_row_in_the_budget(site, visi
     assert "deit_tiny with no method" in answer.text_content() and "within 45 ms" in answer.text_content()
     seen.page.locator("#budget").fill("1")
     assert "Nothing here is surely within 1 ms" in answer.text_content()
+    seen.page.locator("#chooser select").select_option(index=1)  # one row, in bf16
+    suggested = seen.page.evaluate("location.hash")
+    assert suggested.startswith("#conditions=") and "budget" not in suggested
+    seen.page.locator("#budget").fill("25")
+    said, address = answer.text_content(), seen.page.evaluate("location.hash")
+    assert "the best of 1 within 25 ms" in said
+    seen.open(board(site), address)
+    assert answer.text_content() == said and abs(_top(seen, "chooser")) < 120
+    seen.open(board(site), "#budget=25&conditions=none+that+are+here")
+    assert "within 25 ms" not in answer.text_content() and not seen.complaints
 
 
 def test_scores_that_were_paired_are_told_apart_by_their_changes(site, visit):
@@ -385,8 +400,7 @@ def test_hostile_names_are_shown_and_never_run(site, visit):
 
 def test_a_link_to_a_view_opens_at_its_section_and_keeps_the_view_of_a_figure(site, visit):
     seen = visit(board(site), fragment="#find=tome")
-    top = seen.page.evaluate("document.getElementById('leaderboard').getBoundingClientRect().top")
-    assert abs(top) < 120
+    assert abs(_top(seen, "leaderboard")) < 120
     figure = visit(board(site))
     figure.draw_all()
     select = figure.page.locator("#flagship select")
@@ -396,7 +410,7 @@ def test_a_link_to_a_view_opens_at_its_section_and_keeps_the_view_of_a_figure(si
     again = visit(board(site), fragment=figure.page.evaluate("location.hash"))
     again.draw_all()
     assert again.page.locator("#flagship").get_attribute("data-drawn").split(" · ") == wanted
-    assert abs(again.page.evaluate("document.getElementById('flagship').getBoundingClientRect().top")) < 500
+    assert abs(_top(again, "flagship")) < 500
 
 
 @pytest.mark.parametrize("width", [1400, 400])
@@ -474,7 +488,9 @@ def test_any_two_quantities_are_drawn_and_kept_in_the_address(site, visit):
     seen.page.get_by_label("Find rows by text").fill("evit")
     seen.page.wait_for_timeout(400)
     assert scatter.locator(".point").count() == 2
+    scatter.locator('select[data-of="apart"]').select_option("method")  # chosen last, so a link opens here
     again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
+    assert abs(_top(again, "scatter")) < 120 and len(again.names()) == 2
     assert again.page.locator('#scatter select[data-of="x"]').input_value() == "macs"
     assert not seen.complaints and not again.complaints
 
@@ -494,8 +510,8 @@ def test_several_quantities_are_lines_of_comparable_rows_and_kept_in_the_address
     wanted = f'#parallel[data-parallel="{" ".join(axes[1:])}"]'
     seen.page.wait_for_selector(wanted)
     again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
-    again.page.locator("#parallel").scroll_into_view_if_needed()
     again.page.wait_for_selector(wanted)
+    assert abs(_top(again, "parallel")) < 120
     assert not seen.complaints and not again.complaints
 
 

@@ -5,6 +5,16 @@ const STEP = 100;
 
 function places(names) { return Object.fromEntries(names.map((name, place) => [name, place])); }
 
+// What groups are called in the address: as on the page, with a number where several are called the same. Their places
+// would not do, for they change with the results.
+function namesOf(groups) {
+  const met = {};
+  return groups.map(({ title }) => {
+    met[title] = (met[title] ?? 0) + 1;
+    return met[title] > 1 ? `${title} (${met[title]})` : title;
+  });
+}
+
 class Leaderboard {
   constructor(node) {
     this.node = node;
@@ -14,6 +24,7 @@ class Leaderboard {
     this.text = (index) => this.strings[index];
     this.slug = node.dataset.suite;
     node.addEventListener("click", (event) => { if (event.target.closest?.("tbody th a")) this.remember(); });
+    this.groupNames = namesOf(this.groups);
     this.columnAt = Object.fromEntries(this.columns.map((column, index) => [column.key, index]));
     this.axes = this.makeAxes();
     this.search = this.rows.map((row) => this.searchText(row));

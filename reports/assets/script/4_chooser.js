@@ -7,21 +7,34 @@ class Chooser {
     this.input = node.querySelector("input");
     this.answer = node.querySelector(".answer");
     this.list = node.querySelector("ol");
-    this.groups = board.groups.map((group, index) => ({ group, index, rows: this.timed(index) })).filter((item) => item.rows.length);
+    this.groups = board.groups.map((group, index) => ({ group, name: board.groupNames[index], rows: this.timed(index) })).filter((item) => item.rows.length);
     if (!this.groups.length) return;
-    this.select.replaceChildren(...this.groups.map((item) => el("option", { value: item.index }, item.group.title)));
-    const best = this.groups.find((item) => item.group.score) ?? this.groups[0];
-    this.select.value = best.index;
-    this.select.addEventListener("change", () => { this.say(); this.suggest(); this.reply(); });
-    this.input.addEventListener("input", () => this.reply());
+    this.first = this.groups.find((item) => item.group.score) ?? this.groups[0];
+    this.options = this.groups.map((item) => el("option", { value: item.name }, item.group.title));
+    this.select.replaceChildren(...this.options);
+    this.select.addEventListener("change", () => { this.suggest(); this.write(""); this.reply(); });
+    this.input.addEventListener("input", () => { this.write(this.input.value); this.reply(); });
     typeInto(this.select, "Find conditions");
-    this.say();
-    this.suggest();
-    this.reply();
+    this.read();
+    window.addEventListener("hashchange", () => this.read());
     node.hidden = false;
   }
 
-  say() { this.node.querySelector(".run").textContent = this.current().group.run; }
+  // What a link asks for. Its budget was meant for its conditions: where they are not here, it asks for nothing.
+  read() {
+    const parts = Address.parts, named = parts.get("conditions"), budget = Number(parts.get("budget"));
+    const asked = named === null ? this.first : this.groups.find((item) => item.name === named);
+    this.select.replaceChildren(...this.options);
+    this.select.value = (asked ?? this.first).name;
+    this.suggest();
+    if (asked && budget > 0) this.input.value = budget;
+    this.reply();
+  }
+
+  // A budget that is only suggested is not in the address, for other results suggest another one.
+  write(budget) {
+    Address.change({ conditions: this.current() === this.first ? "" : this.current().name, budget });
+  }
 
   timed(group) {
     return this.board.rows.filter((row) => row[ROW.group] === group && this.board.text(row[ROW.status]) === "ok" && Array.isArray(this.board.cell(row, "latency_ms")));
@@ -31,10 +44,11 @@ class Chooser {
   number(row, key) { return this.cell(row, key)?.[CELL.value] ?? null; }
   upper(row) { const cell = this.cell(row, "latency_ms"); return cell[CELL.high] ?? cell[CELL.value]; }
   lower(row) { const cell = this.cell(row, "latency_ms"); return cell[CELL.low] ?? cell[CELL.value]; }
-  current() { return this.groups.find((item) => String(item.index) === this.select.value); }
+  current() { return this.groups.find((item) => item.name === this.select.value); }
 
-  // The first question: a budget that splits the rows, rounded to two digits.
+  // The first question under some conditions: a budget that splits the rows, rounded to two digits.
   suggest() {
+    this.node.querySelector(".run").textContent = this.current().group.run;
     const times = this.current().rows.map((row) => this.upper(row)).sort((a, b) => a - b);
     const middle = times[Math.floor(times.length / 2)];
     const place = 10 ** (Math.floor(Math.log10(middle)) - 1);

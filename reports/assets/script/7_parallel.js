@@ -8,12 +8,12 @@ class Parallel extends BoardChart {
     super(node, board, "parallel");
     const members = board.groups.map(() => []);
     for (const row of board.rows) members[row[ROW.group]].push(row);
-    this.groups = board.groups.map((group, index) => ({ group, index, columns: this.filled(members[index]) })).filter((item) => item.columns.length >= FEWEST_AXES);
+    this.groups = board.groups.map((group, index) => ({ group, index, name: board.groupNames[index], columns: this.filled(members[index]) })).filter((item) => item.columns.length >= FEWEST_AXES);
     if (!this.groups.length) return;
     this.first = { by: "method" };
     if (this.groups.length > 1) {
-      this.first.group = String(this.groups[0].index);
-      this.selects.group = this.select("Conditions", "group", this.groups.map((item) => [item.index, item.group.title]));
+      this.first.group = this.groups[0].name;
+      this.selects.group = this.select("Conditions", "group", this.groups.map((item) => [item.name, item.group.title]));
     }
     this.selects.by = this.select("Colour", "by", KINDS_OF_ROWS);
     this.cut = node.querySelector(".cut");
@@ -27,7 +27,7 @@ class Parallel extends BoardChart {
     return this.board.columns.filter((column) => column.filled && rows.filter((row) => Array.isArray(this.board.cell(row, column.key))).length > 1);
   }
 
-  current() { return this.groups.find((item) => String(item.index) === this.selects.group?.value) ?? this.groups[0]; }
+  current() { return this.groups.find((item) => item.name === this.selects.group?.value) ?? this.groups[0]; }
 
   usual() {
     const known = this.current().columns.map((column) => column.key), score = this.current().group.score?.key;

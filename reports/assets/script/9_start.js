@@ -28,14 +28,22 @@ document.addEventListener("DOMContentLoaded", () => {
   openAtSection(node);
 });
 
-// A linked view opens at its section: the table, or the figure whose view was chosen.
+// A linked view opens at the section of what was chosen last, which stands last in the address.
 function openAtSection(board) {
-  const names = [...Address.parts.keys()];
-  const ofTable = names.some((name) => ["sort", "find", "columns"].includes(name) || name.startsWith("not-"));
-  const target = ofTable ? board : names.map((name) => document.getElementById(name)).find((node) => node?.matches("[data-figure]"));
+  const target = [...Address.parts.keys()].reverse().map((name) => sectionOf(name, board)).find((node) => node && !node.closest("[hidden]"));
   if (!target) return;
   unfold(target);
+  for (const fold of target.querySelectorAll(":scope > details.fold")) fold.open = true;
   target.scrollIntoView({ block: "start", behavior: "instant" });
+}
+
+// Where an entry of the address is chosen: in a figure, the table, the question above it or a chart of its rows.
+function sectionOf(name, board) {
+  const figure = document.getElementById(name);
+  if (figure?.matches("[data-figure]")) return figure;
+  if (["sort", "order", "find", "columns"].includes(name) || name.startsWith("not-")) return board;
+  if (["budget", "conditions"].includes(name)) return document.getElementById("chooser");
+  return document.getElementById(name.match(/^(scatter|parallel)-/)?.[1]);
 }
 
 // Opens all that a node is folded away in.
