@@ -50,6 +50,7 @@ class Site:
         attempts: every record of the folders, those of earlier sessions too; `records` are the newest alone.
         whole: the site that this is one suite of; None for the whole.
         here: the page whose figures are made from this.
+        docs: documents that stand beside the site, as paths from its folder (`fresh.DOCUMENTS`).
     """
 
     title: str
@@ -69,6 +70,7 @@ class Site:
     attempts: Sequence[Record] = ()
     whole: Site | None = None
     here: str = INDEX
+    docs: Mapping[str, str] = field(default_factory=dict)
     version: str = __version__
 
     @cached_property

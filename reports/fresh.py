@@ -27,6 +27,8 @@ FILE = Path("assets") / "build.json"
 OF_SUITE = ("suite.yaml", "systems.yaml", "claims.yaml", "references.bib")
 #: Bytes of a file that is told by its content.
 MOST_BYTES = 64 * 2**20
+#: What of the documentation pages lead to, where `nox -s docs_site` has put it beside them.
+DOCUMENTS = {"documentation": "docs/index.html", "glossary": "docs/docs/glossary.html"}
 _CODE = Path(__file__).resolve().parents[1]
 
 
@@ -114,6 +116,11 @@ def _content(path: str) -> str:
 def _mark(found: os.stat_result) -> str:
     """What changes with a file's content, also where its size and the time that programs set are put back."""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def documents(out: Path) -> dict[str, str]:
+    """The documents that stand beside a site, as paths from its folder: an option of a build, for pages link them."""
+    return {name: path for name, path in DOCUMENTS.items() if (out / path).is_file()}
 
 
 def kept(out: Path, inputs: Inputs) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.app.terminal import tell
 from bench.config.paths import suite_folders
 from bench.config.schema import Config
+from bench.words import plural
 
 
 def build(config: Config, results: list[Path] | None = None) -> Path:
@@ -22,6 +23,7 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     site, report = Path(config.paths.site), config.report
     rates = (report.grid_g_per_kwh, report.price_per_kwh, report.currency)
     options = {"suite": None, "show_paths": report.show_paths, "title": None, "compare": None, "rates": rates}
+    options["docs"] = fresh.documents(site)
     said = fresh.kept(site, fresh.Inputs(folders, suite_folders(), options))
     if said is not None:
         for problem in said["problems"]:
@@ -40,4 +42,12 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     )
     for problem in made.problems:
         tell(problem)
+    if made.brief:
+        tell(_waiting(made.brief))
     return made.index
+
+
+def _waiting(brief: int) -> str:
+    """How pages come to the figures that this build had no time left for."""
+    wait = "waits for its" if brief == 1 else "wait for their"
+    return f"{plural(brief, 'page')} {wait} figures: job=report goes on, report.figure_seconds=null makes all"

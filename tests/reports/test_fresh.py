@@ -39,7 +39,7 @@ def test_nothing_new_means_that_nothing_is_read(made, monkeypatch):
     assert found.written == 0 and found.index.is_file() and len(found.pages) > 8
 
 
-@pytest.mark.parametrize("change", ["record", "suite", "page", "option", "code"])
+@pytest.mark.parametrize("change", ["record", "suite", "page", "option", "code", "documents"])
 def test_anything_new_is_seen(made, change, monkeypatch):
     folder, suite = made
     options = {}
@@ -51,6 +51,9 @@ def test_anything_new_is_seen(made, change, monkeypatch):
         (folder / "site" / "methods" / "tome.html").unlink()
     elif change == "option":
         options["show_paths"] = True
+    elif change == "documents":
+        (folder / "site" / "docs").mkdir()
+        (folder / "site" / "docs" / "index.html").touch()
     else:
         monkeypatch.setattr(fresh, "__version__", "another")
     assert again(made, **options).written > 0
@@ -202,12 +205,20 @@ def test_a_site_that_still_lacks_figures_is_not_whole(tmp_path):
     assert build(tmp_path / "results", tmp_path / "site", figure_seconds=None).written > 0
 
 
-def test_the_command_asks_before_it_imports_what_makes_pages(tmp_path, monkeypatch):
+def test_the_command_says_what_waits_and_asks_before_it_imports_what_makes_pages(tmp_path, monkeypatch, capsys):
     store(tmp_path / "results", [record()], with_samples=False)
-    config = config_for(tmp_path, job="report")
+    docs = tmp_path / "site" / "docs" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "glossary.html").touch()
+    config = config_for(tmp_path, job="report", report={"figure_seconds": 1e-9})
     door.build(config)
-    if not (tmp_path / "site" / fresh.FILE).exists():
-        door.build(config)
+    told = capsys.readouterr().err
+    assert told.endswith("figures: job=report goes on, report.figure_seconds=null makes all\n")
+    config = config_for(tmp_path, job="report", report={"figure_seconds": None})
+    door.build(config)
+    assert capsys.readouterr().err == "" and (tmp_path / "site" / fresh.FILE).exists()
+    (case,) = (tmp_path / "site" / "cases").glob("*.html")
+    assert 'href="../docs/docs/glossary.html"' in case.read_text() and "docs/index.html" not in case.read_text()
     monkeypatch.setattr(reports.site, "build", lambda *_, **__: pytest.fail("the site was built"))
     assert door.build(config) == tmp_path / "site" / "index.html"
     os.utime(next((tmp_path / "results" / "records").glob("*.json")))
