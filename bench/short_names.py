@@ -1,4 +1,4 @@
-"""Short names: long lists of a setting are shown by their ends, everywhere but on the page of the case itself."""
+"""Short names: long lists of a setting are shown by their ends, everywhere but among the conditions on the page of a case."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
     if not compared:
         return _uncompared(rows)
     if len(compared) == 1:
-        return _of_one(compared[0], several_machines=len({row.machine_key for row in rows}) > 1)
+        return of_one(compared[0], several_machines=len({row.machine_key for row in rows}) > 1)
     faster = sum(_ends(row)[0] > 1.0 for row in compared)
     slower = sum(_ends(row)[1] < 1.0 for row in compared)
     said = f"Of {len(compared)} cases that were compared {changes(faster, slower)}"
@@ -103,7 +103,7 @@ def _arrived(compared: Sequence[Row]) -> tuple[float, float, float] | None:
     return low, middle, high
 
 
-def _of_one(row: Row, *, several_machines: bool) -> str:
+def of_one(row: Row, *, several_machines: bool = False) -> str:
     """What a single compared row says: its speed-up, what it cost, and what was promised."""
     speed = row.cells["speedup"]
     times = f"{pair(speed.value or 0, speed.low, speed.high)} times as fast"

@@ -107,8 +107,14 @@ def build(
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
     docs = fresh.documents(folder)
-    options = {"suite": suite, "show_paths": show_paths, "title": title, "compare": compare, "rates": astuple(rates)}
-    options["docs"] = docs
+    options = {
+        "suite": suite,
+        "show_paths": show_paths,
+        "title": title,
+        "compare": compare,
+        "rates": astuple(rates),
+        "docs": docs,
+    }
     inputs = fresh.Inputs(roots, claims, options)
     said = fresh.kept(folder, inputs)
     if said is not None:

@@ -22,8 +22,14 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     folders = results or [Path(config.paths.results)]
     site, report = Path(config.paths.site), config.report
     rates = (report.grid_g_per_kwh, report.price_per_kwh, report.currency)
-    options = {"suite": None, "show_paths": report.show_paths, "title": None, "compare": None, "rates": rates}
-    options["docs"] = fresh.documents(site)
+    options = {
+        "suite": None,
+        "show_paths": report.show_paths,
+        "title": None,
+        "compare": None,
+        "rates": rates,
+        "docs": fresh.documents(site),
+    }
     said = fresh.kept(site, fresh.Inputs(folders, suite_folders(), options))
     if said is not None:
         for problem in said["problems"]:

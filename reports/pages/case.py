@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from bench.analysis.timings import speedup_of
 from bench.config.axes import BY_NAME
-from bench.config.overrides import as_word
-from bench.config.schema import Paths
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.store.records import Record
+from reports import commands
 from reports.addresses import machine_page, method_page, model_page, slug, suite_page
+from reports.case_line import case_line
 from reports.columns import Column, column_key, column_of
 from reports.content import Site
 from reports.figure_sets import of_case
@@ -34,9 +34,6 @@ from reports.safe import inert_json
 from reports.scores import SCORES
 from reports.trace import trace_of
 from reports.words import takes
-
-#: The results folder that a command takes where none is named.
-USUAL_RESULTS = Paths().results
 
 #: Items of a list of details that a page shows.
 LONGEST_LIST = 64
@@ -72,21 +69,23 @@ def _digest(site: Site, row: Row, around: str) -> str:
 
 
 def _brief(site: Site, pages: BriefCases, row: Row) -> str:
-    return pages.page(row, heading(row), facts(row), _command(site, row))
+    disturbed = commands.retry(site, row.case.suite, [row])
+    return pages.page(row, heading(row), facts(row), commands.reproduce(site, row), disturbed, _around(site, row))
 
 
-def _command(site: Site, row: Row) -> str:
-    """The command that measures the row again: by case and machine, with the results folder if unusual.
-
-    Of a folder outside the one that the report was made in only the name is told, unless the site shows paths. A report
-    of several folders does not know which of them a row is of.
-    """
-    words = ["python -m bench job=reproduce", as_word("row", row.record["record_key"])]
-    if len(site.roots) == 1:
-        root = site.roots[0]
-        shown = str(root) if site.show_paths or not (root.is_absolute() or ".." in root.parts) else root.name
-        words += [as_word("paths.results", shown)] if shown != USUAL_RESULTS else []
-    return " ".join(words)
+def _around(site: Site, row: Row) -> dict[str, str]:
+    """The links of a page to what stands around its case, as `places.html.j2` names them; empty where there is none."""
+    found = {
+        "method_page": "" if row.case.is_baseline or row.by_model else f"../{method_page(row.case.method)}",
+        "method": row.case.method,
+        "model_page": f"../{model_page(row.case.model)}",
+        "network": row.case.model,
+        "machine_page": f"../{machine_page(row.machine_key)}",
+        "pin": pin_of(row),
+    }
+    for name, other in zip(("before", "after"), site.neighbours(row), strict=True):
+        found |= {name: f"../{other.page}" if other else "", f"{name}_name": other.name if other else ""}
+    return found
 
 
 def _page(site: Site, row: Row) -> str:
@@ -113,18 +112,16 @@ def _page(site: Site, row: Row) -> str:
         processes=process_table(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
-        command=_command(site, row),
+        command=commands.reproduce(site, row),
         claims=site.claims_on(row),
         claim_kinds=KINDS,
-        method_page="" if row.case.is_baseline or row.by_model else method_page(row.case.method),
-        model_page=model_page(row.case.model),
-        machine_page=machine_page(row.machine_key),
-        neighbours=site.neighbours(row),
+        retry=commands.retry(site, row.case.suite, [row]),
+        line=case_line(row),
         badge=Markup(badge_svg("waterline", _badge(site, row))),
         cited=cited(row, site.groups[row.group]),
         bibtex=bibtex(row, site.groups[row.group]),
         trace=_trace(site, record),
-        pin=pin_of(row),
+        **_around(site, row),
     )
 
 
@@ -144,12 +141,12 @@ def pin_of(row: Row) -> str:
 
 
 def heading(row: Row) -> tuple[str, str]:
-    """What the page is headed with: the case, and the model that a method is on (else empty)."""
+    """What the page is headed with: the case, and the model that a method is on (else empty); long settings are cut."""
     if row.by_model:
-        return row.head_in_full, ""
+        return row.head, ""
     if row.case.is_baseline:
-        return " · ".join(filter(None, ["No method", row.apart])), row.case.model_label
-    return row.head_in_full, row.case.model_label
+        return " · ".join(filter(None, ["No method", row.apart])), row.model
+    return row.head, row.model
 
 
 def facts(row: Row) -> list[Fact]:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
+from reports import commands
 from reports.addresses import slug, suite_figures, suite_page, suite_rows
 from reports.atlas import Point, points
 from reports.batches import LATENCY, crossings, panels
@@ -146,6 +147,7 @@ def _page(site: Site, name: str, figures: _Figures | None) -> str:
         verdicts=Counter(claim["verdict"] for claim in site.claims),
         failed=[row for row in site.rows if not row.ranked],
         unavailable=_unavailable(site),
+        retry=commands.retry(site, name, site.rows),
         marks=_marks(site),
         protocols=[summary(record) for record in _one_per_protocol(site)],
         environments=_environments(site),

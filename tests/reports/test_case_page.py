@@ -54,3 +54,27 @@ def test_a_report_of_several_folders_names_none(tmp_path):
         store(tmp_path / name, [record(machine_key=machine)])
     build([tmp_path / "a", tmp_path / "b"], tmp_path / "site", figure_seconds=0)
     assert [len(words) for words in commands(tmp_path / "site")] == [5, 5]
+
+
+def test_a_page_begins_with_a_short_name_a_sentence_and_the_way_around(tmp_path):
+    schedule = f"prune={list(range(197, 173, -1))}"
+    long = record(method="diffrate", setting=schedule, macs=0.8e9, latency_ms=30.0)
+    disturbed = record(method="evit", status="contaminated")
+    store(tmp_path / "results", [record(), long, disturbed], with_samples=False)
+    for figure_seconds in (-1, None):  # without figures, then with them
+        build(tmp_path / "results", tmp_path / "site", figure_seconds=figure_seconds)
+        page, other = (
+            html.unescape((tmp_path / "site" / "cases" / f"{one['record_key']}.html").read_text())
+            for one in (long, disturbed)
+        )
+        assert "<h1>diffrate(prune=[197 … 174]) <span" in page
+        sentence = r"makes deit_tiny 1\.33\d* ± 0\.0\d+ times as fast, at an accuracy [^<]* promise 1\.56 times\.<"
+        assert re.search(sentence, page)
+        assert {"../methods/diffrate.html", "../models/deit_tiny.html", "../machines/synthetic000cpu0.html"} <= set(
+            re.findall(r'href="([^"]*)"', page)
+        )
+        assert re.search(r'id="after" href="\.\./cases/', page) and 'data-pin="vit_tokens:' in page
+        told = "<code>python -m bench suite=vit_tokens retry=disturbed</code>"
+        assert told in other and told in (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
+        assert ("report.figure_seconds=null" in page) == (figure_seconds == -1)
+    assert schedule in page
