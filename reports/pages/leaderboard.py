@@ -1,4 +1,4 @@
-"""The page of a suite: findings, the chooser, the leaderboard, figures, failures, and how it was measured."""
+"""The page of a suite: findings, the chooser, the leaderboard, figures, claims, failures, and how it was measured."""
 
 from __future__ import annotations
 

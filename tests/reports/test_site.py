@@ -250,6 +250,8 @@ def test_claims_of_a_suite_are_judged_and_lead_to_their_rows(tmp_path):
     assert "Reproduced: 1" in text and "Not reproduced: 1" in text and "A Paper, table 1" in text
     page = (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
     assert "Do the papers&#39; claims hold here?" in page.replace("'", "&#39;")
+    places = re.findall(r'<section [^>]*?id="(chooser|leaderboard|promise|claims|failed|measured)"', page)
+    assert places == ["chooser", "leaderboard", "promise", "claims", "failed", "measured"]
     index = (tmp_path / "site" / "index.html").read_text()
     assert (
         "1 reproduced, 1 not" in index and "1 of 2" in index and "claims that could be judged are reproduced" in index
