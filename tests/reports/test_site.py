@@ -188,6 +188,8 @@ def test_several_folders_merge_into_one_site_and_two_machines_are_compared(tmp_p
     assert len(data["rows"]) == 18 and len(data["groups"]) == 2
     text = (tmp_path / "site" / "compare.html").read_text()
     assert "Other CPU" in text and "Synthetic CPU 3000" in text
+    unfolded = re.sub("<details>.*?</details>", "", text, flags=re.S)
+    assert ">ambiguous</span>" in text and ">ambiguous</span>" not in unfolded
 
 
 def test_no_results_and_all_failed_still_make_a_site_that_says_so(tmp_path):
