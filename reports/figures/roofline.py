@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.analysis import roofline, roofline_of_record
 from bench.analysis.roofline import Bar, Totals
@@ -11,7 +12,6 @@ from bench.store.records import Record
 from reports.figures import roofs
 from reports.figures.figure import Control, Figure, no_picture, percent
 from reports.figures.roofs import Dot
-from reports.figures.theme import Spec
 from reports.figures.waterline import hover_text, layer_table
 from reports.figures.waterline_view import grouped
 from reports.labels import case_label
@@ -22,7 +22,11 @@ HOW_TO_READ = (
     "its share of the measured time; the line above it is what memory and arithmetic of this machine allow."
 )
 CAPTION = "Roofline (after Williams, Waterman and Patterson 2009); roofs are measured, not data-sheet values."
-LAYERS, BLOCKS = "layers", "blocks"
+LAYERS, BLOCKS, NAMED = "layers", "blocks", "layers with names"
+#: Kinds of layers that have a name in the view with names.
+MOST_NAMED = 10
+NAMES_NOTE = f"in the view with names the slowest layer of each kind has one, {MOST_NAMED} kinds at most"
+X_TITLE = "operations per byte of DRAM traffic, log"
 #: States of a bar in the words of the legend, with colour roles.
 KINDS = {"compute-bound": "@orange", "memory-bound": "@blue", "balanced": "@green", "unknown": "@grey"}
 
@@ -38,24 +42,30 @@ def figure(record: Record, *, id: str = ID) -> Figure:
     peaks = {layer.dtype: layer.peak for layer in layers if layer.peak and layer.ops}
     row_of = {name: place for place, name in reversed(list(enumerate(table["layer"])))}
     texts: list[str] = []
-    views: dict[str, Spec] = {}
-    for name, shown in ((LAYERS, line.bars), (BLOCKS, grouped(line).bars)):
-        dots = _dots(shown, row_of, texts, line.totals)
-        if dots and peaks:
-            bandwidth = next((layer.bandwidth for layer in layers if layer.bandwidth), None)
-            views[name] = roofs.draw(dots, peaks, bandwidth, KINDS, "operations per byte of DRAM traffic, log")
+    dots = {
+        name: _dots(shown, row_of, texts, line.totals)
+        for name, shown in ((LAYERS, line.bars), (BLOCKS, grouped(line).bars))
+    }
+    dots[NAMED] = dots[LAYERS]
+    bandwidth = next((layer.bandwidth for layer in layers if layer.bandwidth), None)
+    views = {
+        name: roofs.draw(own, peaks, bandwidth, KINDS, X_TITLE, named=name == NAMED)
+        for name, own in dots.items()
+        if own and peaks
+    }
     if not views:
         reason = "; ".join(dict.fromkeys(reasons)) or "no layer has operations, bytes and a measured time"
         return no_picture(id, f"{label}: no roofline", HOW_TO_READ, reason, table)
     return Figure(
         id, _title(label, line.bars), HOW_TO_READ, table, views, (Control("Dots", tuple(views)),), CAPTION,
-        tuple(dict.fromkeys(reasons)), hover=tuple(texts),
+        (*dict.fromkeys(reasons), NAMES_NOTE), hover=tuple(texts),
     )  # fmt: skip
 
 
 def _dots(shown: Sequence[Bar], row_of: dict[str, int], texts: list[str], totals: Totals) -> list[Dot]:
     """Dots of the bars that have operations, bytes and a time; each adds its text to `texts`."""
-    found = []
+    found: list[Dot] = []
+    bars: list[Bar] = []
     for bar in shown:
         if not bar.intensity or not bar.ops or not bar.time_ms:
             continue
@@ -64,7 +74,22 @@ def _dots(shown: Sequence[Bar], row_of: dict[str, int], texts: list[str], totals
         size = roofs.size_of(bar.share_measured)
         found.append(Dot(bar.intensity, bar.ops / bar.time_ms * 1e3, row, len(texts), kind, size))
         texts.append(hover_text(bar, totals))
-    return found
+        bars.append(bar)
+    return _named(found, bars)
+
+
+def _named(found: Sequence[Dot], bars: Sequence[Bar]) -> list[Dot]:
+    """The dots, of which the slowest of each kind of layer has a name: layers of one kind lie on each other."""
+    slowest: dict[str, int] = {}
+    for place in sorted(range(len(bars)), key=lambda place: -(bars[place].time_ms or 0.0)):
+        slowest.setdefault(_kind(bars[place].name), place)
+    names = {place: kind for kind, place in list(slowest.items())[:MOST_NAMED]}
+    return [replace(dot, name=names.get(place, "")) for place, dot in enumerate(found)]
+
+
+def _kind(path: str) -> str:
+    """What a layer is in its block, whichever block that is: `mlp.fc1` of `blocks.3.mlp.fc1`."""
+    return path.removeprefix(roofline.block_of(path)).lstrip(".") or path
 
 
 def _title(label: str, bars: Sequence[Bar]) -> str:
