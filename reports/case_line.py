@@ -8,7 +8,7 @@ from reports.rows import Cell, Row
 
 
 def case_line(row: Row) -> str:
-    """One sentence: speed-up, its price, the promise, the time in operators that a method adds; empty for a baseline."""
+    """One sentence: speed-up, price, promise, time in the operators that a method adds; empty for a baseline."""
     promised = row.value("mac_ratio")
     if row.value("speedup") is not None:
         return f"{of_one(row)}{_added(row.cells.get('own_share'))}."

@@ -452,11 +452,16 @@ def test_the_search_box_finds_and_opens_with_the_keyboard_alone(site, visit):
 
 
 def test_search_finds_cases_by_key_from_any_folder_and_shows_hostile_names_as_text(site, visit):
-    page = next((site / "cases").glob("*.html"))
-    seen = visit(page)
+    seen = visit(site / "methods" / "tome.html")
+    seen.page.locator("table.cases tbody a").first.click()
+    seen.page.wait_for_url("**/cases/*.html")
+    back = seen.page.get_by_role("link", name="back to the table")
+    assert back.get_attribute("href").startswith("../methods/tome.html")
+    page = next(path for path in (site / "cases").glob("*.html") if not seen.page.url.endswith(path.name))
     seen.page.locator("#search").fill(page.name.split(".")[0])
     seen.page.locator("#found li[role=option] a").first.click()
-    assert seen.page.url.endswith(page.name)
+    seen.page.wait_for_url(f"**/{page.name}")
+    assert back.count() == 0  # it was searched for: no table has rows before and after it
     seen.page.locator("#search").fill("onerror")
     seen.page.locator("#found li[role=option]").first.wait_for()
     assert "<img src=x" in seen.page.locator("#found").text_content() and seen.page.locator("img").count() == 0
@@ -572,6 +577,8 @@ def test_a_mark_of_the_flagship_picture_opens_its_case(site, visit):
     seen.page.wait_for_timeout(200)
     seen.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     seen.page.wait_for_url("**/cases/*.html")
+    seen.page.get_by_role("link", name="back to the figure").click()
+    seen.page.wait_for_url("**/index.html#flagship")
 
 
 def test_the_scales_of_the_flagship_picture_are_equal(site, visit):

@@ -233,7 +233,11 @@ class PageFigure {
   // A mark carries the row of the table that it stands for: show that row.
   light(point) {
     const custom = Array.isArray(point?.customdata) ? point.customdata[0] : point?.customdata;
-    if (this.data.links?.[custom]) { location.href = ROOT + this.data.links[custom]; return; }
+    if (this.data.links?.[custom]) {
+      View.remember(this.data.links, "the figure", this.node.id);
+      location.href = ROOT + this.data.links[custom];
+      return;
+    }
     const held = this.other ?? this;
     held.fill();
     const row = held.node.querySelector(`tr[data-row="${CSS.escape(String(custom))}"]`);

@@ -377,11 +377,8 @@ class Leaderboard {
     this.listeners.forEach((listener) => listener());
   }
 
-  // The page of a case leads to the rows before and after it in the view that one came from.
-  remember() {
-    const view = { from: `suites/${location.pathname.split("/").pop()}${location.hash}`, pages: this.visible.map((row) => row[ROW.page]) };
-    try { sessionStorage.setItem("waterline-view", JSON.stringify(view)); } catch { /* a page from disk may not store */ }
-  }
+  // The page of a case that is opened from here leads to the rows before and after it, those not shown yet as well.
+  remember(what = "the table", section = "leaderboard") { View.remember(this.visible.map((row) => row[ROW.page]), what, section); }
 
   // ---- export: what is shown, with the full numbers ----
   records() {

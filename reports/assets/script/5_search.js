@@ -74,6 +74,7 @@ const Search = {
       this.mark();
     } else if (event.key === "Enter") {
       event.preventDefault();
+      View.forget();
       location.href = ROOT + this.shown[this.at][3];
       this.close();
     }

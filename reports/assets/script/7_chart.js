@@ -81,7 +81,7 @@ class BoardChart {
     try { plotly = await Figures.plotly(); } catch (error) { this.plot.textContent = "The chart could not be drawn: " + error.message; return; }
     const spec = paintFigure(this.spec(), Figures.look.palettes[Theme.now]);
     await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
-    if (!this.drawn) this.plot.on("plotly_click", (event) => { location.href = ROOT + event.points[0].customdata; });
+    if (!this.drawn) this.plot.on("plotly_click", (event) => { this.board.remember("the chart", this.name); location.href = ROOT + event.points[0].customdata; });
     this.drawn = true;
     this.node.dataset[this.name] = this.mark();
   }

@@ -109,7 +109,7 @@ class Pinned {
   }
 }
 
-// The page of a case: the rows before and after it in the table one came from, the badge and the trace as files.
+// The page of a case: the badge and the trace as files.
 function startCase() {
   const trace = document.getElementById("save-trace"), badge = document.getElementById("save-badge");
   const named = (button, ending) => button.dataset.name.replace(":", ".") + ending;
@@ -124,16 +124,4 @@ function startCase() {
     badge.hidden = false;
     badge.addEventListener("click", () => download(named(badge, ".svg"), "image/svg+xml", document.querySelector(".badge-svg svg").outerHTML));
   }
-  const before = document.getElementById("before"), after = document.getElementById("after");
-  if (!before) return;
-  let view = null;
-  try { view = JSON.parse(sessionStorage.getItem("waterline-view")); } catch { /* not kept */ }
-  const here = "cases/" + location.pathname.split("/").pop(), place = view?.pages.indexOf(here) ?? -1;
-  if (place < 0) return;
-  for (const [link, at] of [[before, place - 1], [after, place + 1]]) {
-    link.hidden = !(at in view.pages);
-    if (at in view.pages) { link.href = ROOT + view.pages[at]; link.title = "in the table one came from"; }
-  }
-  const back = el("a", { href: ROOT + view.from }, "back to the table");
-  before.before(back);
 }

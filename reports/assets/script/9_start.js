@@ -22,6 +22,8 @@ document.addEventListener("DOMContentLoaded", () => {
   foldOnPhones();
   Pins.start();
   startCase();
+  View.start();
+  View.show();
   TableKeys.startAll();
   Figures.start();
   startContents();
@@ -37,10 +39,10 @@ function openAtSection(board) {
   target.scrollIntoView({ block: "start", behavior: "instant" });
 }
 
-// Where an entry of the address is chosen: in a figure, the table, the question above it or a chart of its rows.
+// What an entry of the address names, or where it is chosen: a figure, the table, the question above it, a chart of its rows.
 function sectionOf(name, board) {
-  const figure = document.getElementById(name);
-  if (figure?.matches("[data-figure]")) return figure;
+  const named = document.getElementById(name);
+  if (named?.matches("[data-figure], section")) return named;
   if (["sort", "order", "find", "columns"].includes(name) || name.startsWith("not-")) return board;
   if (["budget", "conditions"].includes(name)) return document.getElementById("chooser");
   return document.getElementById(name.match(/^(scatter|parallel)-/)?.[1]);
