@@ -107,6 +107,8 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
     }
     if figure.links:
         content["links"] = list(figure.links)
+    if figure.wide:
+        content["wide"] = figure.wide
     return Drawing(
         id=figure.id,
         title=hide(figure.title),

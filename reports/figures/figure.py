@@ -40,7 +40,10 @@ class Control:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a page. `id` is a stable slug, unique on its page; `title` states the finding."""
+    """One figure of a page. `id` is a stable slug, unique on its page; `title` states the finding.
+
+    `wide` is the view that is shown first on a wide screen; empty where it is the first one on every screen.
+    """
 
     id: str
     title: str
@@ -53,6 +56,7 @@ class Figure:
     reason: str = ""
     hover: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    wide: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.views) == bool(self.reason):

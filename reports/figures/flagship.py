@@ -56,6 +56,7 @@ def figure(
     grey_legend: bool = False,
     behind: Sequence[Point] = (),
     notes: Sequence[str] = (),
+    facets_first: bool = False,
 ) -> Figure:
     """The figure of these points.
 
@@ -69,12 +70,14 @@ def figure(
         grey_legend: entries of the legend have no colour, because only the mark tells them apart.
         behind: further points, drawn in grey and without a name; with them there are no small multiples.
         notes: what has to be known.
+        facets_first: on a wide screen the small multiples of the first view are what is shown first.
     """
     if not found:
         reason = "no case here has both a count of operations with its other side and a measured speed-up"
         return no_picture(id, title, HOW_TO_READ, reason)
     place = {id_of(point): number for number, point in enumerate(found)}
     shown = views or {"": found}
+    first = next(iter(shown))
     specs = {name: _draw(own, look, place, grey_legend=grey_legend, behind=behind) for name, own in shown.items()}
     several = {} if behind else _small_multiples(shown, look, place)
     if several:
@@ -90,6 +93,7 @@ def figure(
         notes=(*notes, *_notes(found), *([small_multiples.note(shown.values())] if several else [])),
         hover=tuple(_hover(point, near) for point, near in zip(found, same_place(found), strict=True)),
         links=tuple(point.row.page for point in found),
+        wide=_key(first, LAYOUT.options[1]) if facets_first and first in several else "",
     )
 
 
@@ -106,9 +110,8 @@ def _small_multiples(
 
 
 def _both(name: str, one: Spec, several: Spec | None) -> list[tuple[tuple[str, str], Spec]]:
-    """Both ways to draw a view, each with what the menus say of it."""
-    drawn = zip(LAYOUT.options, (one, several), strict=True)
-    return [((name, way), spec) for way, spec in drawn if spec is not None]
+    """Both ways to draw a view, each with what the menus say of it; where there is one panel both are one picture."""
+    return [((name, way), spec) for way, spec in zip(LAYOUT.options, (one, several or one), strict=True)]
 
 
 def _key(*chosen: str) -> str:

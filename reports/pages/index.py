@@ -80,6 +80,7 @@ def _picture(found: Sequence[Point]) -> flagship.Figure:
         views=views if len(suites) > 1 else None,
         control="Suite",
         grey_legend=len(suites) > 1,
+        facets_first=len(suites) > 1,
         notes=(
             "of the settings and batches of a method on a network the case in the middle is drawn, by the share that "
             "arrives; colours tell the methods of one suite apart and mean nothing from suite to suite",

@@ -116,12 +116,14 @@ def test_small_multiples_have_a_panel_for_each_suite_or_for_each_method_of_one()
         "all": found,
         **{name: [p for p in found if p.row.case.suite == name] for name in ("vit_tokens", "second")},
     }
-    drawn = check(flagship.figure(found, looks_by_suite(found), title="t", views=views, control="Suite"))
+    look = looks_by_suite(found)
+    drawn = check(flagship.figure(found, look, title="t", views=views, control="Suite", facets_first=True))
+    assert drawn.wide == "all · small multiples" and drawn.wide in drawn.views
     assert [control.label for control in drawn.controls] == ["Suite", "Layout"]
     whole, one = (drawn.view(name, "small multiples") for name in ("all", "vit_tokens"))
     assert [title["text"] for title in whole["layout"]["annotations"]] == ["second", "vit_tokens"]
     assert [title["text"] for title in one["layout"]["annotations"]] == ["a", "b"]
-    assert drawn.view("second", "one picture") and drawn.view("second", "small multiples") is None
+    assert drawn.view("second", "one picture") == drawn.view("second", "small multiples")  # it has one panel
     for spec in (whole, one):  # every mark once, on axes that reach equally far
         marks = [item for trace in spec["data"] if trace.get("meta") == "hover" for item in trace["customdata"]]
         assert len(marks) == len({item[0] for item in marks}) == spec["layout"]["meta"]["panels"] + (spec is whole)

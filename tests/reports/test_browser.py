@@ -436,6 +436,14 @@ def test_small_multiples_share_their_axes_and_are_reached_with_the_keyboard(site
     assert all(axis[1:] == axes[0][1:] for axes in panels for axis in axes)
     names = seen.page.locator("#flagship .annotation-text").all_text_contents()
     assert sorted(names) == names and {"tome", "evit"} <= set(names)
+    first = """() => {
+        const figure = Object.create(PageFigure.prototype);
+        figure.plot = document.querySelector('#flagship .plot');
+        figure.controls = () => {};
+        figure.take({ views: { one: {}, several: {} }, wide: 'several' });
+        return figure.choice;
+    }"""
+    assert seen.page.evaluate(first) == ("several" if width == 1400 else "one")
     assert not seen.complaints
 
 

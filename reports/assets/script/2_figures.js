@@ -39,6 +39,8 @@ const Figures = {
 
 // Pixels below which a picture with equal scales is not made flatter.
 const LEAST_HEIGHT = 240;
+// Pixels from which a picture has room for the view that a figure has for wide screens.
+const WIDE = 760;
 // Pixels that a panel of small multiples is about wide.
 const PANEL_WIDTH = 200;
 // Rows of a table that are shown when it is opened; the CSV has all.
@@ -89,7 +91,8 @@ class PageFigure {
 
   take(data) {
     this.data = data;
-    this.choice = Object.keys(data.views)[0] ?? "";
+    this.first = data.wide && this.plot.clientWidth >= WIDE ? data.wide : Object.keys(data.views)[0] ?? "";
+    this.choice = this.first;
     this.controls();
   }
 
@@ -135,7 +138,7 @@ class PageFigure {
       if (key in this.data.views) {
         this.choice = key;
         this.draw();
-        Address.change({ [this.node.id]: key === Object.keys(this.data.views)[0] ? "" : key });
+        Address.change({ [this.node.id]: key === this.first && !this.data.wide ? "" : key });
       }
       available();
     });
