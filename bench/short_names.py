@@ -1,4 +1,4 @@
-"""Short names: long lists of a setting are shown by their ends, everywhere but among the conditions on the page of a case."""
+"""Short names: long lists of a setting are shown by their ends, except among the conditions on a case's page."""
 
 from __future__ import annotations
 
