@@ -116,6 +116,19 @@ def test_nothing_is_counted_or_tried_where_everything_is_measured(nets, monkeypa
     assert "nothing to measure" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("state", "said"), [("contaminated", "1 disturbed by other work"), ("crashed", "1 failed")])
+def test_what_measures_rows_again_is_told_with_the_time_that_it_takes(nets, monkeypatch, capsys, state, said):
+    def expected(config, made, groups, workers):
+        return forecast.Forecast({group.key: 300.0 for group in groups})
+
+    monkeypatch.setattr(plan_job, "forecast", expected)
+    monkeypatch.setattr(plan_job, "_state", lambda *_: state)
+    assert plan_job.run(configuration(nets, ["own_nets:fine"])) == 0
+    told = capsys.readouterr().out
+    assert "nothing to measure" in told
+    assert f"{said}: retry={said.split()[1]} measures it again, about 5 min" in told
+
+
 def test_a_task_that_scores_no_model_of_the_plan_is_told_and_not_dropped_in_silence(nets):
     config = configuration(nets, ["own_nets:fine"], task={"name": "digits"})
     made = plan.make(config, catalogue.load())
