@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -10,8 +11,10 @@ from rich.table import Table
 
 from bench.app.closing import seconds_again
 from bench.app.forecast import TOO_LONG, Forecast, faults, forecast, patient_workers
+from bench.canonical import BASELINE_METHOD
 from bench.config import catalogue
-from bench.config.schema import Config
+from bench.config.catalogue import parse_spec
+from bench.config.schema import Config, Suite
 from bench.foreign_text import escape_controls, shortened
 from bench.host.environment import environment
 from bench.host.identity import machine_key
@@ -75,21 +78,41 @@ def _looked_ahead(
         return Forecast({}), {}, {}
     with patient_workers(config) as workers:  # one server for all: to start it is most of a small plan
         expected = forecast(config, made, todo, workers)
-        broken = faults(config, made, _suspects(made, states, expected), workers)
+        broken = faults(config, made, _suspects(config, made, states, expected), workers)
         seconds = expected.seconds | forecast(config, made, others, workers).seconds
     group_of = {case.key: group.key for group in made.groups for case in group.cases}
     return expected, broken, seconds_again(left, group_of, seconds)
 
 
-def _suspects(made: plan.Plan, states: Mapping[str, str], expected: Forecast) -> list[Case]:
-    """Cases to try before anything is measured: of the user's own code, and those that could not be counted."""
+def _suspects(config: Config, made: plan.Plan, states: Mapping[str, str], expected: Forecast) -> list[Case]:
+    """Cases to try before anything is measured: those that nobody has vetted, and those that could not be counted.
+
+    Nobody has vetted the user's own code, nor a method on a network, or a resolution, that only the command line has
+    put together.
+    """
     own = {name for table in (made.models, made.methods) for name, entry in table.items() if entry.folder is None}
     uncounted = {label for label, why in expected.uncounted.items() if why != TOO_LONG}
-    return [
-        case
-        for case in made.cases
-        if states[case.key] == TO_MEASURE and ({case.model, case.method} & own or case.plain.label in uncounted)
-    ]
+    vetted, sized = _pairs_of(config.suite), _is_sized(config.suite)
+
+    def is_suspect(case: Case) -> bool:
+        picked = case.method != BASELINE_METHOD and (case.model, case.method) not in vetted
+        return picked or sized or bool({case.model, case.method} & own) or case.plain.label in uncounted
+
+    return [case for case in made.cases if states[case.key] == TO_MEASURE and is_suspect(case)]
+
+
+def _is_sized(suite: Suite) -> bool:
+    """Whether the command line gave resolutions."""
+    return suite.resolutions is not None or "resolution" in (suite.shapes or {})
+
+
+def _pairs_of(suite: Suite) -> set[tuple[str, str]]:
+    """Names of a model and a method that stand together in a block of any of the suite's grids."""
+    pairs: set[tuple[str, str]] = set()
+    for block in (block for blocks in suite.grids.values() for block in blocks):
+        models, methods = ({parse_spec(spec)[0] for spec in specs} for specs in (block.models, block.methods))
+        pairs |= set(itertools.product(models, methods))
+    return pairs
 
 
 def _show(made: plan.Plan, states: Mapping[str, str], model: str | None, short: Mapping[str, str]) -> None:
