@@ -40,13 +40,13 @@ def run(config: Config) -> int:
         tell(made.unscored)
     from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
-    with ProgressBar() as bar:
+    with GroupLines() as said, ProgressBar(said) as bar:
         bar.working("estimating the time")
         seconds = group_seconds(config, made, unfinished_groups(config, made))
         copy = mirror.open_mirror(config, made)
         lines = count_first(config, bar.working)
         refresher = Refresher(config, copy.refresh)
-        driver, stopped = Driver(config, made, [bar, copy, GroupLines(), refresher]), None
+        driver, stopped = Driver(config, made, [bar, copy, said, refresher]), None
         try:
             driver.run(seconds)
         except BenchError as error:
