@@ -223,10 +223,11 @@ def experiment_note(experiment_id: str | None, keys: Sequence[str]) -> str:
     """
     lines = [
         f"{ABOUT} A parent run is a sweep: its `report.html` is the first page of the report, `site` the whole. A "
-        "child run is a case. *Promised* is the ratio of the operations, *measured* the ratio of the times, *realised* "
-        "the second over the first. A run that was **disturbed** by other work is shown as killed, has the tag "
-        "`disturbed`, and is not ranked.",
-        "Words: `docs/glossary.md`. What every metric is: `docs/reference/metrics.md`.",
+        "child run is a case. A run that was **disturbed** by other work is shown as killed, has the tag `disturbed`, "
+        "and is not ranked.",
+        "*Promised* is how many times fewer operations a case has than what it is compared with, *measured* how many "
+        "times less time it takes, and *realised* the second over the first: at 1 all of the promise arrives. What "
+        "every other quantity is, with its unit, stands in `site` on the page *How it was measured* (`methods.html`).",
         "Views:",
     ]
     for key in keys:
