@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from bench.errors import UsageError
+from reports.finding_families import family, kernel
 from reports.finding_line import Line
 from reports.finding_picture import picture
 from reports.finding_tables import GAINS, hand_over, markdown_table
@@ -93,6 +94,10 @@ def tables(lines: Sequence[Line]) -> str:
         [
             "### By suite",
             _by(lines, "suite", lambda line: line.suite),
+            "### By family",
+            _by(lines, "family", family),
+            "### By kernel",
+            _by(lines, "what multiplies", kernel),
             "### By what runs",
             _by(lines, "workload", lambda line: line.workload),
             "### By batch",

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.finding_atlas import lines_of, main, read, tables
+from reports.finding_families import FAMILIES, KERNELS, OTHER, SAME, family, kernel
 from reports.finding_line import Line
 from reports.finding_picture import DECADE
 from reports.finding_tables import END, GAINS, START, markdown_table
@@ -114,3 +115,33 @@ def test_the_picture_has_a_mark_for_each_row_on_equal_scales(tmp_path, capsys, m
     assert across == pytest.approx(DECADE * 0.30103, abs=0.11) and up == pytest.approx(DECADE * 0.20412, abs=0.11)
     words = [text.text for text in made.iter(f"{svg}text")]
     assert "25 %" in words and "faster for certain" in words and words.count("1") == 3
+
+
+def _row(suite, case, conditions="operator, cpu, fp32, batch 1"):
+    return Line(suite, case, "operator", 1, conditions, 2.0, 1.0, 0.9, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("suite", "case", "conditions", "families", "kernels"),
+    [
+        ("pruning", "bert_base(layers=4), optin(ffn=[1], heads=[1])", "", "fewer channels, heads or features", SAME),
+        ("pruning", "mobilenet_v1(slim=0.5) (against mobilenet_v1)", "", "fewer channels, heads or features", SAME),
+        ("pruning", "net, sparse_weights(kernel='csr')", "", "zeros among the weights", "single places, CSR"),
+        ("pruning", "net, block_sparse(sparsity=0.5)", "", "zeros among the weights", "blocks, gathered"),
+        ("lowrank", "a (against sparse_linear(kernel='gather'))", "", "factors of a matrix", SAME),
+        ("decode", "byte_3m_gqa2 (against byte_3m)", "", "fewer channels, heads or features", SAME),
+        ("decode", "byte_3m, prefixkv(budget=0.2)", "", "work kept from the step before", SAME),
+        ("convnets", "a (against b)", "cpu, fp32, compile", "another network for the same task", "a compiled graph"),
+        ("nowhere", "a", "", OTHER, SAME),
+    ],
+)
+def test_a_row_has_one_family_and_one_kernel(suite, case, conditions, families, kernels):
+    row = _row(suite, case, conditions)
+    assert (family(row), kernel(row)) == (families, kernels)
+
+
+def test_every_row_of_the_pages_has_a_family_and_every_family_has_rows():
+    lines = read()
+    assert OTHER not in {family(line) for line in lines}
+    assert {family(line) for line in lines} == {name for name, _ in FAMILIES}
+    assert {kernel(line) for line in lines} <= {SAME, *(name for name, _ in KERNELS)}
