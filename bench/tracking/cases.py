@@ -84,9 +84,7 @@ class Cases:
         if not place or not self._has_ended(place, suite, report):
             return False
         there = self._mirrored(place)
-        return all(
-            head.content_hash in there for head in store.heads([]).values() if self._suite in (None, head.suite)
-        )
+        return all(head.content_hash in there for head in store.heads([]).values() if self._suite in (None, head.suite))
 
     def has_ended(self, suite: str, report: str | None) -> bool:
         """Whether a sweep of the suite ended with this report at the place that is connected, and none began since."""

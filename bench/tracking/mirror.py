@@ -92,9 +92,7 @@ class Mirror:
         """
         return self._cases.is_settled(store, suite, report)
 
-    def finish(
-        self, site_index: Path | None = None, *, interrupted: bool = False, report: str | None = None
-    ) -> None:
+    def finish(self, site_index: Path | None = None, *, interrupted: bool = False, report: str | None = None) -> None:
         """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it.
 
         A report that is there is not uploaded again.
