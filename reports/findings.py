@@ -153,7 +153,7 @@ def _article(noun: str) -> str:
 def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     """Up to four numbers that a first look needs."""
     found = []
-    best = _best_saving(rows)
+    best = best_saving(rows)
     if best is not None:
         found.append(_of_best(best))
     gains = _gains([row for row in rows if row.ranked])
@@ -183,8 +183,8 @@ def _of_best(row: Row) -> Finding:
     speed, other = row.cells["speedup"], row.against or "the same network without it"
     times = f"{pair(speed.value or 0, speed.low, speed.high)}×"
     if _ends(row)[0] > 1.0:
-        return Finding(times, f"largest speed-up {_bought(row)}: {row.name}, over {other}")
-    return Finding(times, f"comes closest: {row.name} {_bought(row)}; nothing is faster for certain than {other}")
+        return Finding(times, f"largest speed-up {bought(row)}: {row.name}, over {other}")
+    return Finding(times, f"comes closest: {row.name} {bought(row)}; nothing is faster for certain than {other}")
 
 
 def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
@@ -200,7 +200,7 @@ def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
     return Finding(f"{measured} of {others}", "; ".join([f"cases measured{kinds}", *more]))
 
 
-def _best_saving(rows: Sequence[Row]) -> Row | None:
+def best_saving(rows: Sequence[Row]) -> Row | None:
     """The largest speed-up, of the first kind that there is.
 
     Those that are certain and lose no quality for certain; those that are certain; those of which it is not known.
@@ -235,7 +235,7 @@ def loses(row: Row) -> bool:
     return cell.low is not None and cell.low > 0
 
 
-def _bought(row: Row) -> str:
+def bought(row: Row) -> str:
     """What a speed-up is known to have cost."""
     found = score_change(row)
     if found is None:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
 from bench.analysis.metric_rows import EQUAL, ComparisonRow
-from bench.foreign_text import escape_controls, shortened
+from bench.analysis.text_columns import columns, fitted, wrapped
+from bench.foreign_text import escape_controls
 from bench.short_names import short_names
 from bench.statistics import Interval
 
 #: Verdicts of rows that changed for certain, or in which something is wrong.
 CHANGED = frozenset({"FASTER", "SLOWER", "BETTER", "WORSE", "INVALID"})
-#: Signs that a name and a reason keep, however narrow the terminal is.
-LEAST_NAME, LEAST_REASON = 24, 20
 _HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
+#: Columns whose cells may be cut for the width of a terminal, and those that are left out of a narrow one, in order.
+_PROSE, _SPARE = ("case", "metric", "how"), (("how",), ("a", "b"))
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,20 @@ def as_text(comparison: Comparison, *, every: bool = True, width: int | None = N
     Args:
         comparison: what was compared.
         every: also the rows in which nothing changed for certain; else how many there are of each verdict.
-        width: signs of a line; None for as many as it takes. Names and reasons are cut to fit.
+        width: signs of a line; None for as many as it takes. Names and reasons are cut to fit; a narrow terminal gets
+            neither the reasons nor the values of both sides, and is told so.
     """
     lines = _lines(comparison, every=every)
-    parts = [escape_controls(lines.title)]
+    parts = [wrapped(lines.title, width)]
     if lines.environment:
-        parts.append(
-            "What differs around it:\n"
-            + columns([("what", comparison.label_a, comparison.label_b), *lines.environment])
-        )
+        around = [("what", comparison.label_a, comparison.label_b), *lines.environment]
+        parts.append(f"What differs around it:\n{columns(around, width, prose=(0, 1, 2))}")
     if lines.table:
-        parts.append(columns([_HEAD, *lines.table], width))
+        parts.append(fitted([_HEAD, *lines.table], width, _PROSE, _SPARE))
     if lines.left_out:
-        parts.append(f"{lines.left_out} are not shown: all=true shows them")
-    return "\n\n".join([*parts, *(["\n".join(map(escape_controls, lines.remarks))] if lines.remarks else [])]) + "\n"
+        parts.append(wrapped(f"{lines.left_out} are not shown: all=true shows them", width))
+    remarks = [wrapped(remark, width) for remark in lines.remarks]
+    return "\n\n".join([*parts, *(["\n".join(remarks)] if remarks else [])]) + "\n"
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -156,19 +157,6 @@ def _ratio(ratio: Interval | None) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.3f}x"
     return f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]"
-
-
-def columns(foreign: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Rows in columns; where a width is given, the first and the last column are cut to keep within it."""
-    rows = [[escape_controls(cell) for cell in row] for row in foreign]
-    if width is not None:
-        rows = [[shortened(row[0], max(LEAST_NAME, width // 3)), *row[1:]] for row in rows]
-        before = sum(max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1))
-        rows = [[*row[:-1], shortened(row[-1], max(LEAST_REASON, width - before))] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -5,10 +5,12 @@ Names and commits are of records that others may have written: every cell is spe
 
 from __future__ import annotations
 
-from bench.analysis.comparison_text import columns
 from bench.analysis.history import Change, Course, History
+from bench.analysis.text_columns import fitted, wrapped
 
 _HEAD = ("case", "quantity", "since", "from", "to", "better by")
+#: Columns whose cells may be cut for the width of a terminal, and those that are left out of a narrow one.
+_PROSE, _SPARE = ("case", "quantity", "since"), (("from", "to"),)
 
 
 def as_text(history: History, *, width: int | None = None) -> str:
@@ -25,15 +27,17 @@ def as_text(history: History, *, width: int | None = None) -> str:
     days = sorted({session.started_at[:10] for course in history.courses for session in course.sessions})
     longest = max(len(course.sessions) for course in history.courses)
     noun = "quantity" if len(history.courses) == 1 else "quantities"
-    parts = [
+    title = (
         f"History of {len(history.courses)} {noun} in up to {longest} sessions, {days[0]} to {days[-1]}: "
         f"{now} worse now, {len(worse) - now} worse and mended since, {len(better)} better"
-    ]
+    )
+    parts = [wrapped(title, width)]
     if worse:
-        parts.append(columns([_HEAD, *(_line(one.course, one.change, mended=one.mended) for one in worse)], width))
+        lines = [_line(one.course, one.change, mended=one.mended) for one in worse]
+        parts.append(fitted([_HEAD, *lines], width, _PROSE, _SPARE))
     if better:
-        parts.append(columns([_HEAD, *(_line(course, change) for course, change in better)], width))
-    return "\n\n".join([*parts, *([history.note] if history.note else [])]) + "\n"
+        parts.append(fitted([_HEAD, *(_line(course, change) for course, change in better)], width, _PROSE, _SPARE))
+    return "\n\n".join([*parts, *([wrapped(history.note, width)] if history.note else [])]) + "\n"
 
 
 def _improvements(history: History) -> list[tuple[Course, Change]]:

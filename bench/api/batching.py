@@ -9,11 +9,11 @@ from bench.api.measuring import measure, protocol_named
 from bench.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
-    import pandas
     import torch
     from torch import nn
 
     from bench.analysis.batch_curve import Growth, Throughput
+    from bench.api.results import Batches
     from bench.config.protocol import Protocol
 
 #: Batches whose peak is taken to see how memory grows.
@@ -40,15 +40,16 @@ def largest_batch(
     threads: int | None = None,
     name: str | None = None,
     progress: bool | None = None,
-) -> pandas.DataFrame:
+) -> Batches:
     """Memory and throughput by batch, one row for each batch that was tried, the smallest first.
 
     Memory is followed at batches of one, two and four, and grows by a line from there, which gives the largest batch to
     expect. Throughput is timed in fresh processes at 1, 2, 4, ... until a doubling no longer gains anything for
     certain or memory ends; the largest batch is then run in a process of its own, which the system would end first if
-    memory ran out, and made smaller until it runs. `attrs` has `largest`, `best` (the smallest batch that cannot be
-    told from the fastest), `bend` (from which no doubling gains a tenth; None where the last one still did),
-    `limit_bytes` and `growth` (bytes that are there anyway, and for each sample).
+    memory ran out, and made smaller until it runs. The table ends with the answer; `attrs` has it as numbers:
+    `largest`, `best` (the smallest batch that cannot be told from the fastest), `bend` (from which no doubling gains a
+    tenth; None where the last one still did), `limit_bytes` and `growth` (bytes that are there anyway, and for each
+    sample).
 
     Args:
         module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was.
@@ -66,9 +67,8 @@ def largest_batch(
         UsageError: not one sample fits, or the inputs' samples cannot be told.
         BenchError: the module failed for another reason than memory.
     """
-    import pandas
-
     from bench.analysis import batch_curve
+    from bench.api.results import Batches
 
     options = {"protocol": _with_rates(protocol), "threads": threads, "name": name, "progress": progress}
     search = _Search(module, inputs, kwargs, str(device), options)
@@ -82,7 +82,7 @@ def largest_batch(
         )
     rows = list(_timed(search, line, expected))
     largest, tried = _fitting(search, line, expected, {row["batch"] for row in rows if row["state"] == "timed"})
-    frame = pandas.DataFrame(sorted([*rows, *tried], key=lambda row: row["batch"]), columns=list(COLUMNS))
+    frame = Batches(sorted([*rows, *tried], key=lambda row: row["batch"]), columns=list(COLUMNS))
     points = [_point(row) for row in rows if row["state"] == "timed"]
     top = batch_curve.best(points)
     frame.attrs |= {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas
 
+from bench.analysis import batch_curve
 from bench.analysis.table import of_part
 from bench.api.drawn import as_read
 from bench.metrics import METRICS
@@ -19,6 +20,8 @@ COLUMNS = ("metric", "value", "low", "high", "unit", "provenance", "note")
 MOST_WIDE = 120
 #: Columns of the long table that stand first where its rows differ in them.
 _TOLD_APART = ("model", "method", "part")
+#: Said of the best of several batches or numbers of instances.
+_FEWEST = "the smallest that cannot be told from the fastest"
 
 
 class Table(pandas.DataFrame):
@@ -158,3 +161,87 @@ class Compared(Table):
     def remarks(self) -> list[str]:
         """What speaks of the comparison as a whole."""
         return list(self.attrs.get("notes", []))
+
+
+class Batches(Table):
+    """What `bench.largest_batch` found: one row per batch that was tried; `attrs` has what follows from them."""
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text: memory, throughput and latency of each batch, and what became of it."""
+        rows = [
+            {
+                "batch": row["batch"],
+                "peak memory": as_read(row["peak_bytes"], "B"),
+                "throughput": _rate(row),
+                "latency": _latency(row),
+                "state": row["state"],
+            }
+            for row in self.to_dict("records")
+        ]
+        return pandas.DataFrame(rows, columns=["batch", "peak memory", "throughput", "latency", "state"])
+
+    def remarks(self) -> list[str]:
+        """The answer: how memory grows, the largest batch, the best one, and from where more no longer pays."""
+        found = self.attrs
+        if "growth" not in found:
+            return []
+        memory = [as_read(size, "B") for size in (*found["growth"], found["limit_bytes"])]
+        timed = int((self["state"] == "timed").sum())
+        best, bend = found["best"], found["bend"]
+        if bend is None:
+            more = "none: the last doubling still gained a tenth" if timed > 1 else "unknown: fewer than two were timed"
+        else:
+            more = f"{bend}, beyond which no doubling gains a tenth"
+        return [
+            f"memory   {memory[0]} and {memory[1]} a sample, of {memory[2]}",
+            f"largest  {found['largest']}",
+            f"best     {'unknown: none was timed' if best is None else f'{best} is {_FEWEST}'}",
+            f"bend     {more}",
+        ]
+
+
+class Instances(Table):
+    """What `bench.instances` found: one row per number of instances."""
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text: throughput of all together, latency of one, and what disturbed them."""
+        rows = [
+            {
+                "instances": row["instances"],
+                "threads each": row["threads"],
+                "together": _rate(row),
+                "latency of one": _latency(row),
+                "99th percentile": as_read(row["p99_ms"], "ms"),
+                "disturbed by": row["flag"] or "",
+            }
+            for row in self.to_dict("records")
+        ]
+        names = ["instances", "threads each", "together", "latency of one", "99th percentile", "disturbed by"]
+        return pandas.DataFrame(rows, columns=names)
+
+    def remarks(self) -> list[str]:
+        """The answer: the fewest instances that give all there is, and their throughput over that of the fewest."""
+        rows = {row["instances"]: row for row in self.to_dict("records")}
+        points = [_point(count, row) for count, row in rows.items()]
+        best = batch_curve.best(points)
+        if best is None:
+            return []
+        told = f"best     {best.batch} is {_FEWEST}"
+        first = min(points, key=lambda point: point.batch)
+        if best.batch == first.batch:
+            return [told]
+        gain, delay = (rows[best.batch][name] / rows[first.batch][name] for name in ("throughput_per_s", "latency_ms"))
+        return [f"{told}: {gain:.3g} times the throughput of {first.batch}, at {delay:.3g} times its latency"]
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return as_read(row["throughput_per_s"], "sample/s", row["throughput_low"], row["throughput_high"])
+
+
+def _latency(row: dict[str, Any]) -> str:
+    return as_read(row["latency_ms"], "ms", row["latency_low"], row["latency_high"])
+
+
+def _point(count: int, row: dict[str, Any]) -> batch_curve.Throughput:
+    low, high = (None if pandas.isna(row[f"throughput_{end}"]) else row[f"throughput_{end}"] for end in ("low", "high"))
+    return batch_curve.Throughput(count, row["throughput_per_s"], low, high)

@@ -18,9 +18,10 @@ from bench.api.given import checked_device
 from bench.errors import BenchError, UsageError
 
 if TYPE_CHECKING:
-    import pandas
     import torch
     from torch import nn
+
+    from bench.api.results import Instances
 
 #: Seconds that an instance may take to load and warm up, and beyond its window to answer.
 LOAD_S = 300.0
@@ -42,7 +43,7 @@ def instances(
     device: str | torch.device = "cpu",
     seconds: float = 2.0,
     rounds: int = 5,
-) -> pandas.DataFrame:
+) -> Instances:
     """Throughput and latency by the number of instances, one row for each.
 
     An instance is a fresh process with the module and its own share of the cores, next to each other and none twice, on
@@ -64,9 +65,8 @@ def instances(
         UsageError: more instances than cores, or none.
         BenchError: an instance failed; with the end of its log.
     """
-    import pandas
-
     from bench.analysis.instances import together
+    from bench.api.results import Instances
     from bench.meters import handed_over
     from bench.meters.inputs import as_call, batch_for
 
@@ -89,7 +89,7 @@ def instances(
                 flags[count] |= set(said)
         for count in wanted:
             rows.append(_row(together(found[count], samples), rounds, sorted(flags[count])))
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    return Instances(rows, columns=list(COLUMNS))
 
 
 def _row(found: Any, rounds: int, flags: Sequence[str]) -> dict[str, Any]:

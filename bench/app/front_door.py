@@ -124,7 +124,7 @@ def usage(suites: Iterable[str], *, asked: bool, width: int = _WIDTH) -> str:
     lines = [
         f"{first}Waterline {__version__}: what the operations promise, what the machine gives, where the rest is lost.",
         "",
-        "  bench suite=vit_tokens                 measure a suite, write its page; about a quarter of an hour",
+        "  bench suite=vit_tokens                 measure a suite, write its page; ten to twelve minutes",
         "  bench suite=vit_tokens job=plan        what that would measure, and how long it takes",
         "  bench model=mymodels:Net               measure your own network",
         "",

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from bench.canonical import OWN_NETWORKS
+from bench.canonical import OWN_NETWORKS, digest
 from bench.config.overrides import as_word
 from bench.config.schema import Config
 from bench.plan.plan import Plan
@@ -39,7 +39,8 @@ class MirrorListener:
         self, config: Config, mirror: Any | None, suite: str = "", clock: Callable[[], float] = time.monotonic
     ):
         self._config, self._mirror, self._suite, self._clock = config, mirror, suite, clock
-        self._begun = False
+        self._begun = self._opened = False
+        self._count = 0
         self._began, self._spent = clock(), 0.0
         self._waiting: deque[str] = deque()  # names of files
         self.problems: list[str] = []
@@ -47,22 +48,31 @@ class MirrorListener:
     def __call__(self, event: Event) -> None:
         """Mirror what an event says, and what waits, as far as the share goes."""
         if isinstance(event, Started):
-            self.started(event.cases)
+            self.started(event.cases, event.present)
         elif isinstance(event, Recorded):
             self.recorded(event.record)
         elif isinstance(event, GroupFinished):
             self._catch_up()
 
-    def started(self, cases: int) -> None:
-        """Begin the sweep's run; told only once the results folder is ours, so a refused driver leaves no trace."""
-        if self._mirror is not None:
-            self._mirror.start_sweep(self._suite, self._config.model_dump(mode="json"), cases)
-        self._begun = True
+    def started(self, cases: int, present: int) -> None:
+        """Begin the sweep's run; told only once the results folder is ours, so a refused driver leaves no trace.
+
+        Where every case is present MLflow is not opened before it is known that there is something for it.
+        """
+        self._begun, self._count = True, cases
+        if present < cases:
+            self._open()
+
+    def _open(self) -> None:
+        if self._mirror is not None and not self._opened:
+            self._opened = True
+            self._mirror.start_sweep(self._suite, self._config.model_dump(mode="json"), self._count)
 
     def recorded(self, record: Record) -> None:
         """Mirror one record, now or when there is time for it; a failure is noted, never raised."""
         if self._mirror is None:
             return
+        self._open()
         if self._waiting or not self._affordable():
             self._waiting += [path.name for path in self._store.attempts(*_keys(record))[-1:]]
             self._catch_up()
@@ -93,12 +103,19 @@ class MirrorListener:
             self._mirror.refresh(page)
 
     def close(self, page: Path | None, *, interrupted: bool = False) -> None:
-        """Mirror what an earlier sweep could not, add the page, end the parent run; no-op if no sweep began."""
+        """Mirror what an earlier sweep could not, add the page, end the parent run; no-op if no sweep began.
+
+        Where nothing was measured, and all of it is there already, MLflow is not opened.
+        """
         if self._mirror is None or not self._begun:
             return
+        report = _mark(page)
+        if not self._opened and self._mirror.is_settled(self._store, self._suite, report):
+            return
+        self._open()
         for record in self._mirror.pending(self._store):
             self._mirror.log_record(record)
-        self._mirror.finish(page, interrupted=interrupted)
+        self._mirror.finish(page, interrupted=interrupted, report=report)
         self.problems += self._mirror.problems
 
     def hint(self) -> str:
@@ -110,6 +127,18 @@ class MirrorListener:
         own = self._suite == OWN_NETWORKS and self._config.model
         chosen = as_word("model", own) if own else f"suite={self._suite}" if self._suite else ""
         return f"python -m bench job=ui {chosen}".rstrip()
+
+
+def _mark(page: Path | None) -> str | None:
+    """What changes with every build of the report and stays where it is kept; empty without one, None if unknown."""
+    from reports.fresh import FILE
+
+    if page is None:
+        return ""
+    try:
+        return digest((page.parent / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _keys(record: Record) -> tuple[str, str]:

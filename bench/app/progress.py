@@ -1,10 +1,12 @@
-"""One bar for the sweep: the current case and the time left; where there is no terminal a line per finished group."""
+"""One bar for the sweep: the case and the time left; without a terminal a line per finished group and per minute."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -18,8 +20,11 @@ from bench.short_names import short_name
 from bench.sweep.events import Advanced, Event, GroupFinished, Recorded, Started, Working
 from bench.words import plural
 
-#: Seconds without a line after which one says what is being done.
-SILENT_S = 60.0
+#: Seconds without a line after which one says what is being done, and the same of the first line before or after the
+#: sweep, so that what is over by then says nothing.
+SILENT_S, SOON_S = 60.0, 10.0
+#: Seconds between two looks at whether a line is due.
+BEAT_S = 5.0
 
 
 class _TimeLeft(ProgressColumn):
@@ -35,9 +40,14 @@ class _TimeLeft(ProgressColumn):
 
 
 class ProgressBar:
-    """A listener of a sweep (`bench.sweep.events`) that draws the bar."""
+    """A listener of a sweep (`bench.sweep.events`) that draws the bar.
 
-    def __init__(self) -> None:
+    Args:
+        lines: are told of the work before and after the sweep as well.
+    """
+
+    def __init__(self, lines: GroupLines | None = None) -> None:
+        self._lines = lines
         self._progress = Progress(
             SpinnerColumn(),
             MofNCompleteColumn(),
@@ -63,7 +73,7 @@ class ProgressBar:
             case Started(cases, present, seconds):
                 self.started(cases, present, seconds)
             case Working(what):
-                self.working(what)
+                self._show(what)
             case Advanced(seconds):
                 self.advanced(seconds)
             case Recorded():
@@ -74,7 +84,12 @@ class ProgressBar:
         self._progress.update(self._task, total=cases, completed=present, seconds=seconds)
 
     def working(self, what: str) -> None:
-        """Show what is being done."""
+        """Show what is being done before or after the sweep."""
+        self._show(what)
+        if self._lines is not None:
+            self._lines.working(what)
+
+    def _show(self, what: str) -> None:
         self._progress.update(self._task, description=escape_controls(short_name(what)))
 
     def advanced(self, seconds: float) -> None:
@@ -86,7 +101,8 @@ class ProgressBar:
 class GroupLines:
     """A listener of a sweep that says a line per finished group: what, how long, how many are left, and for how long.
 
-    In a long group it says every minute what is being done.
+    In a long group, and in long work before and after the sweep, it says every minute what is being done; while its
+    context is open, a thread that sleeps looks after that, since one process may take longer without an event.
 
     Args:
         say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the
@@ -99,22 +115,59 @@ class GroupLines:
         self._spent, self._said_at = 0.0, clock()
         self._cases = self._done = 0
         self._what = ""
+        self._in_sweep = self._told = False
+        self._lock, self._over = threading.RLock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lines", daemon=True)
+
+    def __enter__(self) -> GroupLines:
+        if not sys.stderr.isatty():
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: Any, trace: TracebackType | None) -> None:
+        self._over.set()
+        with suppress(RuntimeError):  # it was not started
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(BEAT_S):
+            self.beat()
 
     def __call__(self, event: Event) -> None:
         """Say what an event means for the whole."""
-        match event:
-            case Started(cases, present):
-                self._cases, self._done = cases, present
-                self._say(_beginning(event))
-            case GroupFinished(seconds=seconds):
-                self._spent += seconds
-                self._say(self._line(event))
-            case Working(what):
-                self._what = escape_controls(short_name(what))
-            case Recorded():
-                self._done += 1
-        if self._clock() - self._said_at >= SILENT_S and self._what:
-            self._say(f"bench: {self._done} of {plural(self._cases, 'case')} done; now {self._what}")
+        with self._lock:
+            match event:
+                case Started(cases, present):
+                    self._cases, self._done = cases, present
+                    self._in_sweep, self._what = True, ""
+                    self._say(_beginning(event))
+                case GroupFinished(seconds=seconds):
+                    self._spent += seconds
+                    self._say(self._line(event))
+                case Working(what):
+                    self._what = escape_controls(short_name(what))
+                case Recorded():
+                    self._done += 1
+            self.beat()
+
+    def working(self, what: str) -> None:
+        """Take in what is being done before or after the sweep; it is said if it takes long."""
+        with self._lock:
+            if self._in_sweep:
+                self._in_sweep, self._told, self._said_at = False, False, self._clock()
+            self._what = escape_controls(short_name(what))
+
+    def beat(self) -> None:
+        """Say what is being done, if nothing was said for long."""
+        with self._lock:
+            silent = self._clock() - self._said_at
+            if not self._what or silent < (SILENT_S if self._in_sweep or self._told else SOON_S):
+                return
+            if self._in_sweep:
+                self._say(f"bench: {self._done} of {plural(self._cases, 'case')} done; now {self._what}")
+            else:
+                self._told = True
+                self._say(f"bench: {self._what}")
 
     def _say(self, line: str) -> None:
         self._said_at = self._clock()

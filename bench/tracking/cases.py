@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.errors import ResultsError
 from bench.host.personal import redacted
 from bench.store.journal import Journal
 from bench.store.records import Record, Store, seal
@@ -70,17 +72,55 @@ class Cases:
         missing = {name: head for name, head in store.heads([]).items() if head.content_hash not in self._done}
         return Stored(store, [name for name, head in missing.items() if self._suite in (None, head.suite)])
 
+    def is_settled(self, store: Store, suite: str, report: str | None) -> bool:
+        """Whether an earlier sweep of the suite ended here with every record and this report, told without MLflow.
+
+        Args:
+            store: of the results folder.
+            suite: whose sweep it is.
+            report: what tells the report from others; empty for none, None where that is not known.
+        """
+        place = self._connection.known_destination()
+        if not place or not self._has_ended(place, suite, report):
+            return False
+        there = self._mirrored(place)
+        return all(head.content_hash in there for head in store.heads([]).values() if self._suite in (None, head.suite))
+
+    def has_ended(self, suite: str, report: str | None) -> bool:
+        """Whether a sweep of the suite ended with this report at the place that is connected, and none began since."""
+        place = self._connection.destination
+        return bool(place) and self._has_ended(place, suite, report)
+
+    def end(self, suite: str, report: str | None) -> None:
+        """Note in the ledger that a sweep ended, and with which report; without the note it is only told again."""
+        with suppress(ResultsError):
+            self._ledger.append("ended", destination=self._connection.destination, suite=suite, report=report)
+
+    def _has_ended(self, place: str, suite: str, report: str | None) -> bool:
+        last: Any = None
+        for entry in self._ledger.read().entries:
+            if entry.get("destination") == place:
+                if entry["event"] == "mirrored":  # of a sweep that may not have come to its end
+                    last = None
+                elif entry["event"] == "ended" and entry.get("suite") == suite:
+                    last = entry.get("report")
+        return last is not None and report is not None and report in ("", last)
+
+    def _mirrored(self, place: str) -> set[str]:
+        """Content hashes of the records that are there, as the ledger says."""
+        return {
+            str(entry["content_hash"])
+            for entry in self._ledger.read().events("mirrored")
+            if entry.get("destination") == place and "content_hash" in entry
+        }
+
     def _connect(self) -> None:
         """Have a connection, and what the ledger says of the place that it leads to."""
         self._connection.connect()
         place = self._connection.destination
         if self._done_at == place:
             return
-        self._done = {
-            entry["content_hash"]
-            for entry in self._ledger.read().events("mirrored")
-            if entry.get("destination") == place and "content_hash" in entry
-        }
+        self._done = self._mirrored(place)
         self._done_at = place
 
     def _log_case(self, run: TrackedRun) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from bench.canonical import digest
 from bench.errors import UsageError
-from bench.tracking.database import check_database, check_served_database, make_database, path_of
+from bench.tracking.database import check_database, check_served_database, experiment_in, make_database, path_of
 from bench.tracking.deadline import Late, deadline
 from bench.tracking.tracked_run import cut
 
@@ -143,8 +143,17 @@ class Connection:
         client = open_client(self.uri)
         experiment = self._find_experiment(client)
         self.experiment_id = experiment.experiment_id
-        self.destination = digest([display(self.uri), experiment.experiment_id, experiment.creation_time])
+        self.destination = self._destination(experiment.experiment_id, experiment.creation_time)
         self.client, self._outage, self._failures = client, None, 0
+
+    def known_destination(self) -> str:
+        """What `destination` would be, read from an embedded database without MLflow; empty where that is not known."""
+        file = path_of(self.uri)
+        found = None if file is None else experiment_in(file, self.experiment)
+        return "" if found is None else self._destination(*found)
+
+    def _destination(self, experiment_id: str, made_at: int) -> str:
+        return digest([display(self.uri), experiment_id, made_at])
 
     def _find_experiment(self, client: Any) -> Any:
         """The experiment by its name, made or brought back if need be, and marked so that its page shows runs."""

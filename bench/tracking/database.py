@@ -61,6 +61,21 @@ def check_database(file: Path) -> None:
     check_schema(found, f"{SQLITE}{file}")
 
 
+def experiment_in(file: Path, name: str) -> tuple[str, int] | None:
+    """Id and time of making (ms since 1970) of an experiment in an embedded database, read without MLflow.
+
+    None where there is no such database, or no such experiment that is not deleted.
+    """
+    asked = "select experiment_id, creation_time from experiments where name = ? and lifecycle_stage = 'active'"
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=PATIENCE_S)) as database,
+    ):
+        rows = database.execute(asked, (name,)).fetchall()
+        return (str(rows[0][0]), rows[0][1]) if len(rows) == 1 else None
+    return None
+
+
 def check_served_database(uri: str) -> None:
     """Raise OSError if a database behind an address such as `postgresql://...` has another schema than MLflow here.
 

@@ -80,14 +80,32 @@ class Mirror:
         """
         self.sweeps.refresh(None if site_index is None else Path(site_index))
 
-    def finish(self, site_index: Path | None = None, *, interrupted: bool = False) -> None:
+    def is_settled(self, store: Store, suite: str, report: str | None = "") -> bool:
+        """Whether an earlier sweep ended here with every record and this report, told without opening MLflow.
+
+        False where only a server could tell.
+
+        Args:
+            store: of the results folder.
+            suite: the suite's name.
+            report: what tells the report from others; empty for none, None where that is not known.
+        """
+        return self._cases.is_settled(store, suite, report)
+
+    def finish(self, site_index: Path | None = None, *, interrupted: bool = False, report: str | None = None) -> None:
         """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it.
+
+        A report that is there is not uploaded again.
 
         Args:
             site_index: the report's first page; its folder is uploaded whole, or as one archive if it is large.
             interrupted: the sweep was stopped before its end.
+            report: what tells the report from others; empty for none, None where that is not known.
         """
-        self.sweeps.finish(None if site_index is None else Path(site_index), interrupted=interrupted)
+        known = not self.sweeps.has_run and self._cases.has_ended(self.sweeps.suite, report)
+        page = None if site_index is None or known else Path(site_index)
+        if self.sweeps.finish(page, interrupted=interrupted) and not known:
+            self._cases.end(self.sweeps.suite, report)
 
     def link(self, base: str | None = None) -> str:
         """The address that opens the sweep's cases as charts, all on one level; only the server's page while away.

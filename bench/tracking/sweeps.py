@@ -51,20 +51,35 @@ class Sweeps:
             self._connection.connect()
             self._end_stale_parents()
 
+    @property
+    def suite(self) -> str:
+        """Whose sweep it is."""
+        return self._sweep[0] if self._sweep else "records"
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the sweep has a run of its own: it brought a case."""
+        return self._parent is not None
+
     def parent(self) -> str:
         """The id of this sweep's run, made if there is none yet."""
         return self._parent or self._make_parent()
 
-    def finish(self, site_index: Path | None, *, interrupted: bool) -> None:
-        """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it."""
+    def finish(self, site_index: Path | None, *, interrupted: bool) -> bool:
+        """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it.
+
+        Whether MLflow took all of it.
+        """
+        taken = False
         with self._connection.guard("ending the sweep", UPLOAD_S):
             self._connection.connect()
-            parent = self._parent or self._last_parent() or self._make_parent()
             if site_index is not None:
-                self._log_site(parent, site_index)
+                self._log_site(self._parent or self._last_parent() or self._make_parent(), site_index)
             if self._parent is not None:
-                self._connection.client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
+                self._connection.client.set_terminated(self._parent, "KILLED" if interrupted else "FINISHED")
             self._leave_view(finished=True)
+            taken = True
+        return taken
 
     def refresh(self, site_index: Path | None) -> None:
         """Leave the chart view of the cases so far and the report's first page on the run of a sweep that goes on."""
@@ -115,8 +130,8 @@ class Sweeps:
         return self._parent
 
     def _last_parent(self) -> str | None:
-        suite = self._sweep[0] if self._sweep else "records"
-        found = self._connection.search(f"tags.`{KIND}` = '{SWEEP_KIND}'", f"tags.suite = '{suite}'", newest=1)
+        condition = f"tags.suite = '{self.suite}'"
+        found = self._connection.search(f"tags.`{KIND}` = '{SWEEP_KIND}'", condition, newest=1)
         return str(found[0].info.run_id) if found else None
 
     def _end_stale_parents(self) -> None:
@@ -208,10 +223,11 @@ def experiment_note(experiment_id: str | None, keys: Sequence[str]) -> str:
     """
     lines = [
         f"{ABOUT} A parent run is a sweep: its `report.html` is the first page of the report, `site` the whole. A "
-        "child run is a case. *Promised* is the ratio of the operations, *measured* the ratio of the times, *realised* "
-        "the second over the first. A run that was **disturbed** by other work is shown as killed, has the tag "
-        "`disturbed`, and is not ranked.",
-        "Words: `docs/glossary.md`. What every metric is: `docs/reference/metrics.md`.",
+        "child run is a case. A run that was **disturbed** by other work is shown as killed, has the tag `disturbed`, "
+        "and is not ranked.",
+        "*Promised* is how many times fewer operations a case has than what it is compared with, *measured* how many "
+        "times less time it takes, and *realised* the second over the first: at 1 all of the promise arrives. What "
+        "every other quantity is, with its unit, stands in `site` on the page *How it was measured* (`methods.html`).",
         "Views:",
     ]
     for key in keys:

@@ -1,5 +1,6 @@
 import copy
 import random
+import re
 
 import numpy as np
 import pandas as pd
@@ -567,6 +568,22 @@ def test_a_terminal_sees_what_changed_and_how_many_rows_did_not_within_its_width
     table = [line for line in text.splitlines() if "latency_ms" in line]
     assert len(table) == 1 and "SLOWER" in table[0] and len(table[0]) <= 130
     assert sum("latency_ms" in line for line in as_text(found).splitlines()) == len(found.rows)
+
+
+def test_no_line_is_longer_than_a_narrow_terminal_and_what_was_left_out_is_told():
+    b = run("b", noise=0.001)
+    for line in b[2]["timing"]["invocations"]:
+        line["median_ms"] *= 1.2
+    for made in b:
+        made["environment"] = {**made["environment"], "cpu_flags": "avx2 avx512f avx512_vnni " * 8}
+    found = compare(run("a", noise=0.001), b, label_a="main", label_b="branch", metrics=["latency_ms"])
+    for width, gone in ((80, "how, a, b"), (100, "how")):
+        text = as_text(found, width=width)
+        assert "cpu_flags" in text and max(map(len, text.splitlines())) <= width
+        (line,) = (line for line in text.splitlines() if "latency_ms" in line and "SLOWER" in line)
+        assert "evit" in line and re.search(r"0\.8\d\dx \[0\.\d+, 0\.\d+\]", line)
+        assert f"left out to fit {width} signs a line: {gone}\n" in text
+    assert "left out" not in as_text(found)
 
 
 def test_equal_counts_are_one_line_not_many_rows():

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.app.best import best_row
 from bench.app.closing import in_order_of, seconds_again, show_rows, state_text
-from bench.app.jobs.sweep import best_row
 from bench.config.schema import validate
 from bench.store.records import is_present
 from tests.synthetic import record
@@ -46,6 +46,31 @@ def test_a_model_alone_is_shown_by_its_cost_and_nothing_is_called_faster(capsys)
     told = capsys.readouterr().out
     assert "MACs" in told and "1.25\u00a0GMACs" in told and "speed-up" not in told
     assert best_row(alone) == ""
+
+
+def answered(made, right, of=1000):
+    """The record with so many of its samples right."""
+    item = next(one for one in made["readings"] if one["metric"] == "accuracy")
+    item.update(value=100 * right / of, ci_low=80.0, ci_high=99.0, n=of, provenance="measured", method_note="")
+    made["quality"] = {"per_sample": "1" * right + "0" * (of - right), "samples_digest": "d", "n": of, "correct": right}
+    return made
+
+
+def test_the_best_row_is_no_row_that_loses_for_certain_and_where_all_do_the_loss_is_told_first():
+    plain = answered(record(), 950)
+    fast = answered(record(method="evit", setting="keep_rate=0.5", latency_ms=20.0), 800)
+    sound = answered(record(method="tome", setting="r=8", latency_ms=32.0), 949)
+    told = best_row([plain, fast, sound])
+    assert "tome(r=8)" in told and "1.25x [" in told and told.endswith(", accuracy 94.9 %, no certain loss")
+    told = best_row([plain, fast])
+    assert told.startswith("nothing is faster without a certain loss: at \N{MINUS SIGN}15.0 ± ")
+    assert told.index("points of accuracy") < told.index("evit(keep_rate=0.5)") < told.index("2.00x [")
+    assert best_row([plain, fast, record(method="tome", setting="r=8", latency_ms=32.0)]).endswith(
+        "no score was measured"
+    )
+    assert best_row([fast]).endswith("accuracy 80 %, its change is not known")
+    slower = record(method="tome", setting="r=2", latency_ms=50.0)
+    assert best_row([plain, slower]) == "nothing is faster than its baseline for certain"
 
 
 def test_rows_of_one_side_stand_together_and_are_told_apart_by_what_differs_in_their_shape(capsys):

@@ -10,6 +10,7 @@ from torch import nn
 
 import bench
 from bench.api import side_by_side
+from bench.api.results import Instances
 from bench.api.side_by_side import Busy, _shares, disturbances
 from bench.app.jobs import instances as jobs
 from bench.errors import BenchError, UsageError
@@ -65,10 +66,13 @@ def test_other_work_is_named_and_that_of_the_instances_is_not():
 
 def test_the_job_prints_the_table_and_keeps_it(monkeypatch, tmp_path, capsys):
     row = dict.fromkeys(side_by_side.COLUMNS, 1.0) | {"instances": 2, "threads": 1, "flag": "host busy: 1.0 cores"}
-    found = pandas.DataFrame([row, {**row, "throughput_low": None}])
+    more = {"instances": 4, "throughput_per_s": 3.0, "throughput_low": 2.9, "throughput_high": 3.1, "flag": ""}
+    found = Instances([row, {**row, **more}])
     monkeypatch.setattr(side_by_side, "instances", lambda *_, **__: found)
     assert jobs.run(configuration(tmp_path, [HEALTHY])) == 0
     said = capsys.readouterr().out
-    assert [word for word in ("together", "busy", "1 [1, 1]") if word not in said] == []
+    best = "4 is the smallest that cannot be told from the fastest: 3 times the throughput of 2, at 1 times its latency"
+    assert [word for word in ("together", "busy", "99th", best) if word not in said] == []
+    assert best in repr(found) and best in found._repr_html_() and "host busy" in repr(found)
     (kept,) = (tmp_path / "results").glob("instances_*.csv")
-    assert pandas.read_csv(kept)["instances"].tolist() == [2, 2]
+    assert pandas.read_csv(kept)["instances"].tolist() == [2, 4]

@@ -87,3 +87,52 @@ def test_what_it_did_not_get_to_goes_over_at_the_end(listened):
     assert len(mirror.got) == 1
     listener.close(None)
     assert sorted(mirror.got) == sorted(item["case_key"] for item in items)
+
+
+class Told:
+    """A mirror that is asked whether all is there, and keeps what it was told to do."""
+
+    problems = ()
+
+    def __init__(self, settled):
+        self.settled, self.asked, self.calls = settled, [], []
+
+    def is_settled(self, kept, suite, report):
+        self.asked.append(report)
+        return self.settled
+
+    def pending(self, kept):
+        return []
+
+    def start_sweep(self, *_):
+        self.calls.append("start")
+
+    def log_record(self, item):
+        self.calls.append("log")
+
+    def finish(self, page, *, interrupted, report):
+        self.calls.append("finish")
+
+
+def test_mlflow_is_left_alone_where_nothing_was_measured_and_all_is_there(tmp_path):
+    page = tmp_path / "site" / "index.html"
+    (page.parent / "assets").mkdir(parents=True)
+    told = page.parent / "assets" / "build.json"
+
+    def closed(settled, *events):
+        mirror = Told(settled)
+        listener = MirrorListener(configuration(tmp_path, [HEALTHY]), mirror, "tiny", Clock())
+        for event in (*events, DONE):
+            listener(event)
+        listener.close(page)
+        assert "job=ui" in listener.hint()  # where the mirror is, is told in any case
+        return mirror
+
+    all_present, one_missing = Started(3, 3, 0.0), Started(3, 2, 0.0)
+    assert closed(True, all_present).asked == [None] and closed(True, all_present).calls == []
+    told.write_text("a")
+    kept, again = (closed(True, all_present).asked for _ in range(2))
+    told.write_text("b")
+    assert kept == again != closed(True, all_present).asked and None not in kept
+    assert closed(False, all_present).calls == ["start", "finish"]
+    assert closed(True, one_missing, Recorded(record())).calls == ["start", "log", "finish"]

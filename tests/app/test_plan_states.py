@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.api import protocol_named
 from bench.app import counted_before, forecast
 from bench.app.jobs import plan as plan_job
 from bench.canonical import OWN_NETWORKS
@@ -114,6 +115,38 @@ def test_nothing_is_counted_or_tried_where_everything_is_measured(nets, monkeypa
     assert forecast.group_seconds(config, made, []) == {}
     assert plan_job.run(config) == 0
     assert "nothing to measure" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("state", "said"), [("contaminated", "1 disturbed by other work"), ("crashed", "1 failed")])
+def test_what_measures_rows_again_is_told_with_the_time_that_it_takes(nets, monkeypatch, capsys, state, said):
+    def expected(config, made, groups, workers):
+        return forecast.Forecast({group.key: 300.0 for group in groups})
+
+    monkeypatch.setattr(plan_job, "forecast", expected)
+    monkeypatch.setattr(plan_job, "_state", lambda *_: state)
+    assert plan_job.run(configuration(nets, ["own_nets:fine"])) == 0
+    told = capsys.readouterr().out
+    assert "nothing to measure" in told
+    assert f"{said}: retry={said.split()[1]} measures it again, about 5 min" in told
+
+
+def test_a_method_that_does_not_fit_the_catalogue_network_it_was_given_to_is_told(tmp_path, capsys):
+    grid = {"models": ["deit_tiny"], "methods": ["evit(keep_rate=0.7)"]}
+    suite = {"name": "tiny", "grids": {"default": [grid]}}
+    picked = {**suite, "models": ["mobilenet_v2"], "methods": ["tome(r=8)"]}
+    config = configuration(tmp_path, [], suite=picked, protocol=protocol_named("counts").model_dump(exclude_unset=True))
+    assert plan_job.run(config) == 0
+    told = capsys.readouterr().out
+    assert "1 cannot be run; 1 to measure" in told and "cannot be run: mobilenet_v2 · tome(r=8) · " in told
+
+    def suspects(**given):
+        config = configuration(tmp_path, [], suite={**suite, **given})
+        made = plan.make(config, catalogue.load())
+        states = dict.fromkeys((case.key for case in made.cases), plan_job.TO_MEASURE)
+        return [case.label for case in plan_job._suspects(config, made, states, forecast.Forecast({}))]
+
+    assert suspects() == suspects(models=["deit_tiny"]) == []  # the suite has put these together itself
+    assert len(suspects(resolutions=[192])) == 2
 
 
 def test_a_task_that_scores_no_model_of_the_plan_is_told_and_not_dropped_in_silence(nets):

@@ -107,6 +107,31 @@ def test_in_a_long_group_a_line_a_minute_says_what_is_being_done():
     assert said == ["bench: 3 of 3 cases to measure", "bench: 1 of 3 cases done; now probe b"]
 
 
+def test_long_work_around_the_sweep_is_said_soon_and_then_every_minute_and_short_work_is_not():
+    said, now = [], [0.0]
+    lines = GroupLines(said.append, clock=lambda: now[0])
+
+    def until(second):
+        while now[0] < second:
+            now[0] += 5.0
+            lines.beat()
+
+    lines.working("estimating the time")
+    until(5.0)
+    assert said == []
+    until(90.0)
+    assert said == ["bench: estimating the time"] * 2  # at 10 and at 70 s
+    lines(Started(3, 0, 0.0))
+    lines(Working("timing 3 cases together, process 1"))
+    until(210.0)  # one process, no event
+    assert said[3:] == ["bench: 0 of 3 cases done; now timing 3 cases together, process 1"] * 2
+    lines.working("writing the report")
+    until(215.0)
+    assert len(said) == 5
+    until(220.0)
+    assert said[5:] == ["bench: writing the report"]
+
+
 def test_the_process_apart_is_given_the_blocks_as_they_were_written(tmp_path, monkeypatch):
     """A block with a batch in its shapes has none in `batches`; told both, the other side would refuse it."""
     config = configuration(tmp_path, [HEALTHY])

@@ -16,7 +16,7 @@ from bench.analysis.compare import compare
 from bench.analysis.comparison_text import as_markdown, as_text
 from bench.analysis.judge import judge
 from bench.analysis.table import from_records, load
-from bench.app.jobs.sweep import best_row
+from bench.app.best import best_row
 from bench.app.sources import records_at
 from bench.errors import BenchError
 from bench.foreign_files import read_most, read_regular

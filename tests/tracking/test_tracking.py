@@ -23,7 +23,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.store.records import Store, check, seal
-from bench.tracking import cases, sweeps
+from bench.tracking import cases, connection, sweeps
 from bench.tracking.cases import run_at
 from bench.tracking.connection import check_uri, open_client
 from bench.tracking.mirror import Mirror
@@ -339,6 +339,40 @@ def test_rerun_mirrors_nothing_twice_and_makes_no_empty_sweep(place):
     assert not again.pending(made)
     sweep(again, list(made.iterate()), None)
     assert len(runs(again)) == 9 and len(runs(again, "sweep")) == 1 and first.problems == again.problems == []
+
+
+def test_what_is_all_there_is_told_without_mlflow_and_a_report_goes_over_once(place, template, monkeypatch):
+    made = store(place / "results", with_samples=False)
+    page = place / "site" / "index.html"
+    page.parent.mkdir()
+    page.write_text("<p>report</p>")
+    uploads = []
+    monkeypatch.setattr(sweeps.Sweeps, "_log_site", lambda self, parent, index: uploads.append(parent))
+    for report in ("r1", "r1", "r2"):
+        one = mirror(place)
+        one.start_sweep("vit_tokens", {}, 9)
+        for item in one.pending(made):
+            one.log_record(item)
+        one.finish(page, report=report)
+    assert len(uploads) == 2 and len(runs(one, "sweep")) == 1
+
+    def opened():
+        raise AssertionError("MLflow was opened")
+
+    monkeypatch.setattr(connection, "import_mlflow", opened)
+    again = mirror(place)
+    assert again.is_settled(made, "vit_tokens", "r2") and again.is_settled(made, "vit_tokens", "")
+    for suite, report in (("vit_tokens", "r1"), ("vit_tokens", None), ("another", "r2")):
+        assert not again.is_settled(made, suite, report)
+    assert not mirror(place, "http://127.0.0.1:9").is_settled(made, "vit_tokens", "r2")  # only a server could tell
+    made.write(seal(record(batch=9)))
+    assert not mirror(place).is_settled(made, "vit_tokens", "r2")
+    (place / "results" / cases.LEDGER).rename(place / "ledger")
+    assert not mirror(place).is_settled(Store(place / "none"), "vit_tokens", "")
+    (place / "ledger").rename(place / "results" / cases.LEDGER)
+    assert mirror(place).is_settled(Store(place / "none"), "vit_tokens", "")
+    shutil.copy(template, place / "mlflow" / "mlflow.db")
+    assert not mirror(place).is_settled(Store(place / "none"), "vit_tokens", "")
 
 
 def test_lost_ledger_is_made_up_for_by_looking(place):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.config import catalogue
@@ -20,7 +21,7 @@ from bench.short_names import short_name
 from bench.workloads import FORWARD
 
 if TYPE_CHECKING:
-    import pandas
+    from bench.api.results import Table as Results
 
 
 def run(config: Config) -> int:
@@ -70,25 +71,12 @@ def only_network(cases: Iterable[Case], job: str) -> Case:
     return wanted[0]
 
 
-def show(label: str, frame: pandas.DataFrame) -> None:
+def show(label: str, found: Results) -> None:
     """Print the table and what follows from it."""
-    table = Table("batch", "peak", "samples/s", "latency", "")
-    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        rate = with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
-        time = with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
-        peak = f"{row['peak_bytes'] / 1e6:.4g} MB" if row["peak_bytes"] else ""
-        table.add_row(str(row["batch"]), peak, rate, time, row["state"])
+    shown = found.shown()
+    table = Table(*shown.columns, title=escape(label), title_justify="left")
+    for row in shown.itertuples(index=False, name=None):
+        table.add_row(*(escape(escape_controls(str(cell))) for cell in row))
     Console().print(table)
-    found = frame.attrs
-    base, each = found["growth"]
-    print(f"{label}: {base / 1e6:.4g} MB and {each / 1e6:.4g} MB a sample, of {found['limit_bytes'] / 1e6:.4g} MB")
-    print(f"largest  {found['largest']}")
-    print(f"best     {found['best']} is the smallest that cannot be told from the fastest")
-    print(f"bend     {'none: the last doubling still gained a tenth' if found['bend'] is None else found['bend']}")
-
-
-def with_ends(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    """A number with its interval in brackets; empty without a value."""
-    if value is None:
-        return ""
-    return f"{value:.4g}{unit}" if low is None or high is None else f"{value:.4g}{unit} [{low:.4g}, {high:.4g}]"
+    for line in found.remarks():
+        print(line)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from bench.app.jobs.batches import only_network, with_ends
+from bench.app.jobs.batches import only_network, show
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.foreign_text import escape_controls
 from bench.plan import plan
 from bench.plan.recipe import recipe_for
 from bench.short_names import short_name
-
-if TYPE_CHECKING:
-    import pandas
 
 
 def run(config: Config) -> int:
@@ -39,17 +32,3 @@ def run(config: Config) -> int:
     show(escape_controls(short_name(case.label)), frame)
     print(f"kept in {path}")
     return 0
-
-
-def show(label: str, frame: pandas.DataFrame) -> None:
-    """Print the table."""
-    table = Table(
-        "instances", "threads each", "samples/s together", "latency of one", "99th percentile", "", title=label
-    )
-    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        rate = with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
-        time = with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
-        table.add_row(
-            str(row["instances"]), str(row["threads"]), rate, time, f"{row['p99_ms']:.4g} ms", row["flag"] or ""
-        )
-    Console().print(table)

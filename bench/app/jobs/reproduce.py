@@ -48,11 +48,12 @@ def run(config: Config) -> int:
     made = plan_of(group_of(case), adapted)
     from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
-    bar = ProgressBar()
-    driver = Driver(adapted, made, [bar, GroupLines()])
+    lines = GroupLines()
+    bar = ProgressBar(lines)
+    driver = Driver(adapted, made, [bar, lines])
     again = made.cases[-1]
     print(differences_as_text(run_difference(original, _head(driver, again))), flush=True)
-    with bar:
+    with lines, bar:
         sweep = driver.run({})
     new = next((record for record in reversed(sweep.records) if record["case_key"] == again.key), None)
     if new is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
+from bench.app.best import best_row
 from bench.app.closing import in_order_of, seconds_again, show_rows, state_text
 from bench.app.counting import count_first
 from bench.app.fault_text import one_line
@@ -18,13 +19,10 @@ from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.foreign_text import escape_controls, shortened
-from bench.labels import NO_SPEED, label_of
-from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
 from bench.short_names import short_name
 from bench.store.lock import ResultsLock
-from bench.store.record_parts import reading_of, score_of
 from bench.store.records import Record
 
 if TYPE_CHECKING:
@@ -42,13 +40,13 @@ def run(config: Config) -> int:
         tell(made.unscored)
     from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
-    with ProgressBar() as bar:
+    with GroupLines() as said, ProgressBar(said) as bar:
         bar.working("estimating the time")
         seconds = group_seconds(config, made, unfinished_groups(config, made))
         copy = mirror.open_mirror(config, made)
         lines = count_first(config, bar.working)
         refresher = Refresher(config, copy.refresh)
-        driver, stopped = Driver(config, made, [bar, copy, GroupLines(), refresher]), None
+        driver, stopped = Driver(config, made, [bar, copy, said, refresher]), None
         try:
             driver.run(seconds)
         except BenchError as error:
@@ -107,25 +105,6 @@ def _summarise(
         print(f"failed   {why}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
-
-
-def best_row(records: Sequence[Record]) -> str:
-    """The largest speed-up whose interval lies above 1, with its score if any; empty where nothing was compared."""
-    found = []
-    for record in records:
-        real = record["status"] == "ok" and label_of(record, "execution") not in NO_SPEED
-        ratio = reading_of(record, "speedup") if real else None
-        if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
-            found.append((ratio["value"], record, ratio))
-    if not any(reading_of(record, "speedup") for record in records):
-        return ""
-    if not found:
-        return "nothing is faster than its baseline for certain"
-    _, record, ratio = max(found, key=lambda item: item[0])
-    text = f"{escape_controls(shortened(short_name(Case.from_dict(record['case']).label)))}: {ratio['value']:.2f}x "
-    text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
-    top = score_of(record)
-    return text + (f", {METRICS[top['metric']].title.lower()} {top['value']:.4g} {top['unit']}" if top else "")
 
 
 def failure_text(sweep: Sweep) -> str:
