@@ -203,7 +203,8 @@ def _count_parts(found: _Found, subject: Subject, parts: Sequence[Part]) -> None
     """Count every part; one that is made of others after them: only what it does besides is traced."""
     counts: dict[str, MacsCount] = {}
     for part in sorted(parts, key=lambda part: bool(part.made_of)):
-        with as_forward(subject, part) as (module, args, kwargs):
+        traced = part if part.besides is None else replace(part, call=part.besides, counted=None)
+        with as_forward(subject, traced) as (module, args, kwargs):
             counted = macs.count(module, args, kwargs, second_count=False)
             if part.made_of:
                 counted = macs.joined([*(counts[name] for name in part.made_of), counted], subject.counted)

@@ -240,7 +240,7 @@ def _is_both(writer: _Writer, new: int) -> bool:
 def _of_its_parts(request: Part, writer: _Writer) -> Part:
     """The request as its prompt, its step, and both ids put together."""
     ids = writer.prompt.new_empty((len(writer.prompt), 1))
-    return replace(request, made_of=("prefill", "decode"), counted=lambda: _joined(ids, [ids]))
+    return replace(request, made_of=("prefill", "decode"), besides=lambda: _joined(ids, [ids]))
 
 
 def _encoder(subject: Built, writer: _Writer, batch: int) -> list[Part]:

@@ -199,8 +199,9 @@ class Part:
         held: gives what is alive beside weights and inputs (a cache, a state), for the memory meter; `Held` where it is
             of several kinds, which is asked again after the run.
         varies: each run takes the next inputs, so that outputs differ from run to run.
-        made_of: parts of which one run each, in this order and with `counted` after them, is one run of this one,
-            whatever the values: its count is theirs joined, so that they are not traced twice.
+        made_of: parts of which one run each, in this order and with `besides` after them, is one run of this one,
+            whatever the values: a count of all parts may join theirs, so that nothing is traced twice.
+        besides: what a run of a part that is `made_of` others does besides them.
     """
 
     name: str
@@ -213,6 +214,7 @@ class Part:
     held: Callable[[], Any] | None = None
     varies: bool = False
     made_of: tuple[str, ...] = ()
+    besides: Callable[[], Any] | None = None
 
     def run(self) -> Any:
         """What one run gives: prepared before, put back after."""
