@@ -85,21 +85,29 @@ def source_file(module: str) -> Path | None:
 def _in_folders(module: str) -> Path | None:
     """The file of a module below a package, by the names of folders alone; None where they do not tell.
 
-    `find_spec` would import every package above the module, which of a large library takes seconds.
+    `find_spec` would import every package above the module, which of a large library takes seconds. Below a package
+    that is imported already it imports nothing and knows more.
     """
     top, *parts = module.split(".")
-    if not parts or top in sys.modules:
+    if not parts or module.rpartition(".")[0] in sys.modules:
         return None
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    for place in (spec.submodule_search_locations or ()) if spec else ():
+    for place in _places(top):
         folder = Path(place).joinpath(*parts)
         for file in (folder / "__init__.py", folder.with_suffix(".py")):
             if file.is_file():
                 return file
     return None
+
+
+def _places(top: str) -> list[str]:
+    """Folders of a top-level package; none of a module, or where there is none of that name."""
+    if top in sys.modules:
+        return list(getattr(sys.modules[top], "__path__", ()))
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 @cache
@@ -337,6 +345,8 @@ def _module_file(module: str) -> Path | None:
     parent = module.rpartition(".")[0]
     if parent and not _is_package(parent):
         return None  # `from module import attribute` names module.attribute, which is no module
+    if parent not in sys.modules and _in_folders(parent) is not None:
+        return _in_folders(module)  # or an attribute of the package: to ask further would run it
     try:
         return source_file(module)
     except UsageError:
@@ -349,6 +359,9 @@ def _is_package(module: str) -> bool:
     parent = module.rpartition(".")[0]
     if parent and not _is_package(parent):
         return False
+    file = _in_folders(module)
+    if file is not None:
+        return file.name == "__init__.py"
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):

@@ -1,5 +1,6 @@
 """Settings are known from source alone, and wrong ones are refused with the right name."""
 
+import importlib
 import sys
 import textwrap
 from typing import Any
@@ -139,6 +140,31 @@ def test_misspelt_catalogue_key_names_the_nearest(tmp_path):
     (tmp_path / "catalogue.yaml").write_text("modles: {}\n")
     with pytest.raises(UsageError, match=r'did you mean "models"'):
         catalogue.load([tmp_path])
+
+
+def test_digest_of_a_package_that_is_imported_runs_none_of_the_packages_below_it(tmp_path, monkeypatch):
+    package = tmp_path / "runpkg"
+    (package / "heavy").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "heavy" / "__init__.py").write_text("KIND = 1\nraise RuntimeError('it ran')\n")
+    (package / "heavy" / "part.py").write_text("def g():\n    return 1\n")
+    (package / "a.py").write_text(
+        "from runpkg.heavy import KIND\nfrom runpkg.heavy.part import g\n\n\ndef f():\n    g()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("runpkg")
+    from bench.config import signatures
+
+    def digest():
+        for cached in (signatures.source_tree, signatures._is_package, signatures.is_users_code):
+            cached.cache_clear()
+        return source_digest("runpkg.a:f")
+
+    found = [digest()]
+    for file, text in (("part.py", "def g():\n    return 2\n"), ("__init__.py", "KIND = 2\nraise RuntimeError\n")):
+        (package / "heavy" / file).write_text(text)
+        found.append(digest())
+    assert len(set(found)) == 3
 
 
 def test_preset_settings_change_the_digest(module):
