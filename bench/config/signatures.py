@@ -342,11 +342,13 @@ def _imports(tree: ast.Module, package: str) -> set[str]:
 
 def _module_file(module: str) -> Path | None:
     """The file of a module if it is one that can be found without running another module."""
-    parent = module.rpartition(".")[0]
+    parent, _, name = module.rpartition(".")
     if parent and not _is_package(parent):
         return None  # `from module import attribute` names module.attribute, which is no module
-    if parent not in sys.modules and _in_folders(parent) is not None:
-        return _in_folders(module)  # or an attribute of the package: to ask further would run it
+    above = _module_file(parent) if parent and parent not in sys.modules else None
+    if above is not None:  # to ask further would run the package
+        files = above.parent / name / "__init__.py", above.parent / f"{name}.py"
+        return next((file for file in files if file.is_file()), None)
     try:
         return source_file(module)
     except UsageError:
