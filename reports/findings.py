@@ -240,4 +240,6 @@ def bought(row: Row) -> str:
     found = score_change(row)
     if found is None:
         return "(quality not measured)"
-    return _at_what_cost(row) if loses(row) else f"at no certain loss of {_spoken(found[0])}"
+    if loses(row) or found[1].low is None:
+        return _at_what_cost(row)
+    return f"at no certain loss of {_spoken(found[0])}"

@@ -96,7 +96,7 @@ def _summarise(
     show_rows(rows)
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
-    best = best_row(rows)
+    best = best_row(rows, lambda keys: list(sweep.records.that(lambda head: head.case_key in keys)))
     if best:
         print(f"best     {best}")
     print(f"rows     {state_text(rows, again)}; {sweep.measured} measured now")
