@@ -30,12 +30,9 @@ def best_row(records: Sequence[Record], whole_of: Callable[[Collection[str]], Se
     """
     if not any(reading_of(record, "speedup") for record in records):
         return ""
-    faster = [record for record in records if _least(record) > 1.0]
-    if not faster:
-        return "nothing is faster than its baseline for certain"
     from reports.findings import best_saving, bought, loses
 
-    faster.sort(key=_least, reverse=True)
+    faster = sorted((record for record in records if _least(record) > 1.0), key=_least, reverse=True)
     fastest = None
     for first in range(0, len(faster), AT_ONCE):
         best = best_saving(_rows(faster[first : first + AT_ONCE], whole_of))

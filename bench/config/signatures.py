@@ -91,12 +91,13 @@ def _in_folders(module: str) -> Path | None:
     top, *parts = module.split(".")
     if not parts or module.rpartition(".")[0] in sys.modules:
         return None
-    for place in _places(top):
-        folder = Path(place).joinpath(*parts)
-        for file in (folder / "__init__.py", folder.with_suffix(".py")):
-            if file.is_file():
-                return file
-    return None
+    found = (_source_at(Path(place).joinpath(*parts)) for place in _places(top))
+    return next((file for file in found if file is not None), None)
+
+
+def _source_at(path: Path) -> Path | None:
+    """The file of the package or module whose path without an ending this is."""
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
 def _places(top: str) -> list[str]:
@@ -347,8 +348,7 @@ def _module_file(module: str) -> Path | None:
         return None  # `from module import attribute` names module.attribute, which is no module
     above = _module_file(parent) if parent and parent not in sys.modules else None
     if above is not None:  # to ask further would run the package
-        files = above.parent / name / "__init__.py", above.parent / f"{name}.py"
-        return next((file for file in files if file.is_file()), None)
+        return _source_at(above.parent / name)
     try:
         return source_file(module)
     except UsageError:
