@@ -50,7 +50,7 @@ class Site:
         attempts: every record of the folders, those of earlier sessions too; `records` are the newest alone.
         whole: the site that this is one suite of; None for the whole.
         here: the page whose figures are made from this.
-        docs: documents that stand beside the site, as paths from its folder (`fresh.DOCUMENTS`).
+        docs: documents that stand beside the site, as paths from its folder (`bench.documentation`).
     """
 
     title: str

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bench import documentation
 from bench.foreign_files import GRAIN_NS, read_regular
 from bench.version import __version__
 
@@ -27,8 +28,6 @@ FILE = Path("assets") / "build.json"
 OF_SUITE = ("suite.yaml", "systems.yaml", "claims.yaml", "references.bib")
 #: Bytes of a file that is told by its content.
 MOST_BYTES = 64 * 2**20
-#: What of the documentation pages lead to, where `nox -s docs_site` has put it beside them.
-DOCUMENTS = {"documentation": "docs/index.html", "glossary": "docs/docs/glossary.html"}
 _CODE = Path(__file__).resolve().parents[1]
 
 
@@ -118,9 +117,27 @@ def _mark(found: os.stat_result) -> str:
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
-def documents(out: Path) -> dict[str, str]:
-    """The documents that stand beside a site, as paths from its folder: an option of a build, for pages link them."""
-    return {name: path for name, path in DOCUMENTS.items() if (out / path).is_file()}
+def asked(
+    out: Path,
+    *,
+    rates: tuple[Any, ...],
+    suite: str | None = None,
+    show_paths: bool = False,
+    title: str | None = None,
+    compare: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """What of a build is asked for and changes its pages, as plain data: the options of `reports.site.build`.
+
+    The documents that stand beside the site are among them, for pages link them.
+    """
+    return {
+        "suite": suite,
+        "show_paths": show_paths,
+        "title": title,
+        "compare": compare,
+        "rates": rates,
+        "docs": documentation.beside(out),
+    }
 
 
 def kept(out: Path, inputs: Inputs) -> dict[str, Any] | None:

@@ -106,15 +106,9 @@ def build(
     """
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
-    docs = fresh.documents(folder)
-    options = {
-        "suite": suite,
-        "show_paths": show_paths,
-        "title": title,
-        "compare": compare,
-        "rates": astuple(rates),
-        "docs": docs,
-    }
+    options = fresh.asked(
+        folder, suite=suite, show_paths=show_paths, title=title, compare=compare, rates=astuple(rates)
+    )
     inputs = fresh.Inputs(roots, claims, options)
     said = fresh.kept(folder, inputs)
     if said is not None:
@@ -123,7 +117,7 @@ def build(
     look = inputs.look()
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
-        site.docs = docs
+        site.docs = options["docs"]
         made, problems = _write(site, folder, figure_seconds, digest_of(options, __version__)), site.problems
         site.let_go()
         del site  # or the first collection would look through it

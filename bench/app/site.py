@@ -22,15 +22,8 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     folders = results or [Path(config.paths.results)]
     site, report = Path(config.paths.site), config.report
     rates = (report.grid_g_per_kwh, report.price_per_kwh, report.currency)
-    options = {
-        "suite": None,
-        "show_paths": report.show_paths,
-        "title": None,
-        "compare": None,
-        "rates": rates,
-        "docs": fresh.documents(site),
-    }
-    said = fresh.kept(site, fresh.Inputs(folders, suite_folders(), options))
+    asked = fresh.asked(site, show_paths=report.show_paths, rates=rates)
+    said = fresh.kept(site, fresh.Inputs(folders, suite_folders(), asked))
     if said is not None:
         for problem in said["problems"]:
             tell(problem)

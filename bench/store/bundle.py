@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.documentation import FOLDER as DOCUMENTATION
+from bench.documentation import replaced
 from bench.errors import ResultsError
 from bench.foreign_files import open_regular
 from bench.host.personal import leaks, redacted, without_personal
@@ -116,10 +118,14 @@ def pack(
     sources = _store_sources(store, problems)
     if not any(name.startswith("records/") for name in sources):
         raise ResultsError(f"{store.root}: there are no records to pack")
+    short: dict[str, bytes] = {}
     if site is not None:
         sources |= _site_sources(Path(site))
+        short = {f"site/{path}": page for path, page in replaced(Path(site)).items()}
 
     def content(name: str) -> bytes | None:
+        if name in short:
+            return short[name]
         if name.startswith("site/"):
             return _of_site(sources[name], Path(str(site)), store.root, private)
         try:
@@ -131,7 +137,7 @@ def pack(
             return None
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_zip(target, list(sources), content, private)
+    _write_zip(target, [*sources, *short], content, private)
     return target
 
 
@@ -196,7 +202,7 @@ def _site_sources(site: Path) -> dict[str, Path]:
         for path in sorted(site.rglob("*"))
         if path.is_file()
         and not path.is_symlink()
-        and path.relative_to(site).parts[0] != "docs"
+        and path.relative_to(site).parts[0] != DOCUMENTATION
         and not any(part.is_symlink() for part in path.parents if part != site)
     }
 

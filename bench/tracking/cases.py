@@ -217,10 +217,12 @@ def log_files(connection: Connection, run_id: str, files: dict[str, str], folder
     Args:
         connection: to MLflow.
         run_id: of the run.
-        files: text by file name.
+        files: text by path within the folder.
         folder: of the run's artifacts; default their root.
     """
     with tempfile.TemporaryDirectory(prefix="waterline-") as place:
         for name, text in files.items():
-            (Path(place) / name).write_text(text, encoding="utf-8")
+            path = Path(place) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         connection.client.log_artifacts(run_id, place, folder)

@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 
 from bench.canonical import digest
+from bench.documentation import FOLDER as DOCUMENTATION
+from bench.documentation import replaced
 from bench.tracking.cases import PARAMS_PER_REQUEST, log_files
 from bench.tracking.connection import UPLOAD_S, Connection, display
 from bench.tracking.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
 from bench.tracking.single_page import one_page
 from bench.tracking.tracked_run import CASE_KIND, KIND, NOTE_LIMIT, SWEEP_KIND, cut, plain
 
-#: Folder beside the report in which `nox -s docs_site` puts the documentation, which is the same for everybody.
-DOCUMENTATION = "docs"
 SITE_FILES, SITE_BYTES = 500, 100 * 2**20
 #: Networks of a suite that get a view of their own.
 MOST_MODELS = 40
@@ -146,17 +146,21 @@ class Sweeps:
         if page is not None:
             log_files(self._connection, parent, {"report.html": page})
         parts = [path for path in index.parent.iterdir() if path.name != DOCUMENTATION]
+        short = replaced(index.parent)
         files = [path for part in parts for path in (part, *part.rglob("*")) if path.is_file()]
         if len(files) <= SITE_FILES and sum(path.stat().st_size for path in files) <= SITE_BYTES:
             for part in parts:
                 add = self._connection.client.log_artifacts if part.is_dir() else self._connection.client.log_artifact
                 add(parent, str(part), f"site/{part.name}" if part.is_dir() else "site")
+            log_files(self._connection, parent, {f"site/{path}": page.decode() for path, page in short.items()})
             return
         with tempfile.TemporaryDirectory(prefix="waterline-") as place:
             archive = Path(place) / "site.zip"
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
                 for path in sorted(files):
                     made.write(path, path.relative_to(index.parent))
+                for name, page in short.items():
+                    made.writestr(name, page)
             self._connection.client.log_artifact(parent, str(archive))
 
     def _shown_page(self, index: Path) -> str | None:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.canonical import content_hash
+from bench.documentation import FOLDER, PAGES
 from bench.errors import ResultsError
 from bench.host.personal import leaks, without_personal
 from bench.store import bundle, foreign
@@ -70,6 +71,22 @@ def test_unpacking_never_changes_what_is_there(packed, made, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in made.root.rglob("*.json")}
     unpack(packed, made.root)
     assert before == {path: path.stat().st_mtime_ns for path in made.root.rglob("*.json")}
+
+
+def test_documentation_beside_a_report_is_left_out_and_its_links_lead_to_where_it_is_made(made, tmp_path):
+    site = tmp_path / "site"
+    pages = {path: site / path for path in PAGES.values()}
+    for path in (site / "index.html", *pages.values(), site / FOLDER / "search.html"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<p>long</p>")
+    with zipfile.ZipFile(pack(made.root, site, tmp_path / "b.zip")) as archive:
+        names = {name for name in archive.namelist() if name.startswith("site/")}
+        assert names == {"site/index.html"} | {f"site/{path}" for path in pages}
+        assert all(b"nox -s docs_site" in archive.read(f"site/{path}") for path in pages)
+    assert verify(tmp_path / "b.zip").ok
+    pages[PAGES["glossary"]].unlink()  # no page of the report names it then
+    with zipfile.ZipFile(pack(made.root, site, tmp_path / "b.zip")) as archive:
+        assert f"site/{PAGES['glossary']}" not in archive.namelist()
 
 
 def personal_record() -> dict:

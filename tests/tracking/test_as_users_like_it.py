@@ -1,6 +1,7 @@
 """MLflow as its users know it: answers as charts, a view per network, data sets, system metrics, honest colours."""
 
 import json
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
@@ -142,15 +143,18 @@ def test_the_description_links_every_view_that_fits():
     assert len(experiment_note("7", [f"waterline-{'x' * 200}{n}" for n in range(60)])) <= 4900
 
 
-def test_the_documentation_beside_a_report_is_not_uploaded_with_it(place):  # noqa: F811
+def test_of_the_documentation_beside_a_report_only_says_where_it_is_made_what_the_pages_lead_to(place):  # noqa: F811
     site = place / "site"
-    for name in ("index.html", "assets/a.js", "docs/index.html"):
+    for name in ("index.html", "assets/a.js", "docs/index.html", "docs/search.html"):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(name)
     one = sweep(mirror(place), [seal(record())], site / "index.html")
     (parent,) = runs(one, "sweep")
     files = {file.path for file in one.connection.client.list_artifacts(parent.info.run_id, "site")}
-    assert files == {"site/index.html", "site/assets"} and one.problems == []
+    assert files == {"site/index.html", "site/assets", "site/docs"} and one.problems == []
+    (page,) = one.connection.client.list_artifacts(parent.info.run_id, "site/docs")
+    text = Path(one.connection.client.download_artifacts(parent.info.run_id, page.path, str(place))).read_text()
+    assert page.path == "site/docs/index.html" and "nox -s docs_site" in text
 
 
 def test_the_waterline_is_a_picture_that_mlflow_shows_and_names_stay_text():
