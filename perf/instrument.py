@@ -8,7 +8,7 @@ that others use.
 
 A round takes ten minutes, most of them version 1's `standard`, and twenty give sixty comparisons of every tool. So it
 may be run in parts: `--minutes 30` begins nothing after half an hour, and the same command with the same file goes on
-where it stopped.
+where it stopped. `--without "waterline standard"` leaves a tool out, until the command is given without that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 #: Identical networks per round, compared two by two so that no two comparisons share a measurement.
 NETWORKS = 6
 PROTOCOLS = ("quick", "standard", "v2/quick", "v2/standard")
+#: What is asked about identical networks: our protocols and the other tools' loops.
+TOOLS: tuple[str | Loop, ...] = (*PROTOCOLS, *LOOPS)
 #: Real errors that a comparison is to stay within, 95 % of the time.
 GOALS = (0.02, 0.01)
 #: Rounds, each of three comparisons.
@@ -173,15 +175,16 @@ def twins_by(loop: Loop, number: int) -> list[Twins]:
     return found
 
 
-def identical_networks(rounds: int, done: Sequence[Twins] = (), seed: int = 0) -> Iterator[list[Twins]]:
+def identical_networks(
+    rounds: int, done: Sequence[Twins] = (), seed: int = 0, without: Collection[str] = ()
+) -> Iterator[list[Twins]]:
     """Every tool's comparisons of every round that is not there, the tools in an order reshuffled each round."""
     have = {(row.tool, row.round) for row in done}
-    tools: list[str | Loop] = [*PROTOCOLS, *LOOPS]
     for number in range(rounds):
-        order = list(tools)
+        order = list(TOOLS)
         random.Random(f"{seed} {number}").shuffle(order)
         for tool in order:
-            if (name_of(tool), number) not in have:
+            if name_of(tool) not in without and (name_of(tool), number) not in have:
                 yield twins_by(tool, number) if isinstance(tool, Loop) else twins_by_us(tool, number)
 
 
@@ -309,7 +312,7 @@ def ask(answers: Answers, given: argparse.Namespace) -> bool:
         answers.known.append(answer)
         if late():
             return False
-    for comparisons in identical_networks(given.rounds, list(answers.twins)):
+    for comparisons in identical_networks(given.rounds, list(answers.twins), without=given.without):
         answers.twins.extend(comparisons)
         if late():
             return False
@@ -325,6 +328,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--longest-ms", type=float, default=1000.0, help="longest busy-wait; 0 for none")
     parser.add_argument("--json", type=Path, help="file that keeps every answer, to go on from")
     parser.add_argument("--minutes", type=float, help="after these nothing is begun")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=[name_of(tool) for tool in TOOLS],
+        help="leave a tool out of the identical networks; may be given more than once",
+    )
     parser.add_argument("--busy", type=int, default=0, help="processes that compute and rest by turns meanwhile")
     given = parser.parse_args(argv)
     try:

@@ -88,10 +88,14 @@ def test_the_instrument_goes_on_where_it_stopped_and_mixes_no_busy_and_quiet_ans
     monkeypatch.setattr(instrument, "twins_by", twins)
     monkeypatch.setattr(instrument, "twins_by_us", twins)
     words = ["--json", str(file), "--rounds", "2", "--longest-ms", "0"]
+    others = [tool for tool in map(instrument.name_of, instrument.TOOLS) if tool != "waterline v2/quick"]
+    left_out = [word for tool in others for word in ("--without", tool)]
+    assert instrument.main(["--json", str(file), "--rounds", "1", "--longest-ms", "0", *left_out]) == 0
+    assert asked == [("waterline v2/quick", 0)] and "goes on" not in capsys.readouterr().out
     assert instrument.main([*words, "--minutes", "0"]) == 0
-    assert len(asked) == 1 and "the same command goes on" in capsys.readouterr().out
+    assert len(asked) == 2 and "the same command goes on" in capsys.readouterr().out
     assert instrument.main(words) == 0
-    tools = [*(f"waterline {name}" for name in instrument.PROTOCOLS), *(loop.name for loop in loops.LOOPS)]
+    tools = [*others, "waterline v2/quick"]
     assert sorted(asked) == sorted((tool, number) for tool in tools for number in (0, 1))
     out = capsys.readouterr().out
     assert "goes on" not in out and "| waterline v2/quick | 2 | 0 %" in out and "| waterline quick | 2 | 0 %" in out
