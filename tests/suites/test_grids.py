@@ -1,5 +1,7 @@
 """The tables of suites: grids name what exists, claims can be read, every method has a row."""
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,28 @@ def test_a_block_that_names_a_task_has_a_model_that_is_made_for_it(name):
             if block.task not in (None, "none"):
                 made_for = {CATALOGUE.model(catalogues.parse_spec(spec)[0]).task for spec in block.models}
                 assert block.task in made_for and CATALOGUE.task(block.task)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vit_tokens"])
+def test_what_learns_has_a_task_to_learn_from_in_every_grid_as_it_stands(name):
+    """A method that asks for steps of training fails where its model is loaded without the task that it is made for."""
+    suite, without = suite_of(name), []
+    for grid, blocks in suite.grids.items():
+        for block in blocks:
+            tasks = {CATALOGUE.model(catalogues.parse_spec(spec)[0]).task for spec in block.models}
+            if (block.task or suite.task) not in tasks - {None}:
+                without += [(grid, method) for method in block.methods if training_steps(method)]
+    assert without == []
+
+
+def training_steps(spec):
+    """Steps that a method asks for, given or by its own default; 0 where it knows no such setting."""
+    name, settings = catalogues.parse_spec(spec)
+    if name == "none":
+        return 0
+    module, _, function = CATALOGUE.method(name).path.partition(":")
+    own = inspect.signature(getattr(import_module(module), function)).parameters.get("training_steps")
+    return 0 if own is None else settings.get("training_steps", own.default)
 
 
 @pytest.mark.parametrize("name", ["decode", "attention"])
