@@ -79,8 +79,10 @@ def _of_group(site: Site, group: Group) -> str:
     if rows and rows[0].case.workload != predictions.WORKLOAD:  # how fast a predictor is stands beside its errors
         parts.append(markdown_table(GAINS, [_gain_line(row, site) for row in rows]))
         parts.append(_why(rows, site))
-    for metric in scores_of(rows):
-        scored = [row for row in rows if row.value(metric) is not None]
+    whole = [*rows, *(row for row in left_out if row.disturbed and not row.case.is_baseline)]
+    whole.sort(key=_by_name)
+    for metric in scores_of(whole):  # a busy machine changes no score
+        scored = [row for row in whole if row.value(metric) is not None]
         title = METRICS[metric].title
         head = ("case", title if title[1:2].isupper() else title.lower(), "plain", f"change ({_points(metric)})")
         parts.append(markdown_table(head, [_score_line(row, site, metric) for row in scored]))

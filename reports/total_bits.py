@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from bench.bits_law import Law, best_precision, best_precision_interval, fitted
 from bench.metrics import METRICS
+from bench.store.records import DISTURBED
 from reports.content import Site
 from reports.rows import Row
 from reports.scores import score_of
@@ -68,7 +69,7 @@ def families(site: Site) -> list[Family]:
     scored: dict[tuple[str, str, str], dict[str, dict[float, float]]] = {}
     for row in site.rows:
         metric, bits = score_of([row]), total_bits(row)
-        if row.status != "ok" or metric is None or bits is None:
+        if row.status not in ("ok", DISTURBED) or metric is None or bits is None:  # a busy machine changes no score
             continue
         value = row.value(metric)
         if value is not None and math.isfinite(value):

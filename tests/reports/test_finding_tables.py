@@ -145,6 +145,14 @@ def test_what_is_missing_says_why_and_what_failed_is_named(tmp_path):
     assert "From which batch" not in text
 
 
+def test_a_busy_machine_takes_a_rank_and_no_score(tmp_path):
+    busy = record(method="tome", setting="r=8", latency_ms=35.0, accuracy=97.0)
+    store(tmp_path, [record(accuracy=98.0), {**busy, "status": "contaminated"}], with_samples=False)
+    text = markdown(load([tmp_path]))
+    assert "Not ranked: deit_tiny, tome(r=8)" in text and "| measured |" not in text
+    assert line(text, "cpu", "accuracy")["accuracy"].startswith("97.0 %")
+
+
 def test_the_command_replaces_what_is_between_the_marks_and_nothing_else(results, tmp_path, capsys):
     page = tmp_path / "findings.md"
     page.write_text(f"# Finding\n\nBefore.\n\n{START}\nold\n{END}\n\nAfter.\n")

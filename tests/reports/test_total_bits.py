@@ -36,6 +36,15 @@ def test_laws_of_a_family_are_found_and_the_best_format_changes_where_they_cross
     assert {name for _, name, _ in found} == {"q(bits=4)", "q(bits=8)"} and all(share == 1 for *_, share in found)
 
 
+def test_a_busy_machine_changes_no_score():
+    busy = [row("q(bits=3)", n, 3, 2 + 40 * (3 * n) ** -0.4, status="contaminated") for n in (2e4, 1e5, 5e5)]
+    assert [found.name for found in total_bits.families(site(*busy))[0].lines] == [
+        "q(bits=4)",
+        "q(bits=8)",
+        "q(bits=3)",
+    ]
+
+
 def test_a_plain_network_counts_the_bits_that_it_stores():
     assert total_bits.total_bits(row("none", 10, None, 1.0, plain=True)) == 320
     assert total_bits.total_bits(row("q(bits=4)", 10, 4, 1.0)) == 40
