@@ -6,6 +6,7 @@ Each item says how many operations or bytes one call takes and how long so many 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from bench.meters import dtypes
 #: affordable.
 GEMM_SIZES = {"cpu": (256, 512, 768, 1024), "cuda": (1024, 4096, 8192)}
 DTYPES = {"cpu": ("fp32", "bf16", "fp16", "int8"), "cuda": ("fp32", "tf32", "bf16", "fp16", "int8")}
+
+#: Kernels of a dtype on a device, where torch has several: each is tried, and the quickest is what the machine can do.
+#: `packed` is `quantized::linear`, with kernels for processors without units for int8, where `_int_mm` is a plain loop.
+KERNELS = {("int8", "cpu"): ("_int_mm", "packed")}
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 MIB = 2**20
@@ -62,13 +67,26 @@ def _event_seconds(run: Callable[[], object], calls: int) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def product(dtype: str, size: int, device: torch.device) -> Work:
+def kernels(dtype: str, device: torch.device) -> tuple[str, ...]:
+    """The kernels by which torch multiplies this dtype on a device; one without a name where it is not asked which."""
+    return KERNELS.get((dtype, device.type), ("",))
+
+
+def product(dtype: str, size: int, device: torch.device, kernel: str = "") -> Work:
     """One square product; 2 size^3 operations. The right side is transposed, as a linear layer holds its weights.
 
+    Args:
+        dtype: of both sides.
+        size: of a side.
+        device: where.
+        kernel: of `kernels`; the packed one takes unsigned whole numbers, as activations are, and rounds its sums.
+
     Raises:
-        RuntimeError, NotImplementedError: this torch has no such product on the device.
+        RuntimeError, NotImplementedError, AttributeError: this torch has no such product on the device.
     """
-    if dtype == "int8":
+    if kernel == "packed":
+        run = _packed(size)
+    elif dtype == "int8":
         whole = torch.randint(-9, 9, (size, size), dtype=torch.int8, device=device)
         right = whole.t()
         sums = torch.empty(size, size, dtype=torch.int32, device=device)
@@ -78,6 +96,15 @@ def product(dtype: str, size: int, device: torch.device) -> Work:
         out, right = torch.empty_like(a), weight.t()
         run = lambda: torch.mm(a, right, out=out)  # noqa: E731
     return Work(f"{dtype} {size}", 2.0 * size**3, run, timer(run, device))
+
+
+def _packed(size: int) -> Callable[[], object]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the removal of quantised tensors from torch is announced
+        weight = torch.quantize_per_tensor(torch.randn(size, size), 0.1, 0, torch.qint8)
+        x = torch.quantize_per_tensor(torch.randn(size, size), 0.1, 64, torch.quint8)
+    weights = torch.ops.quantized.linear_prepack(weight, None)
+    return lambda: torch.ops.quantized.linear(x, weights, 1.0, 64)
 
 
 @contextmanager

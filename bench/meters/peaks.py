@@ -197,10 +197,13 @@ def arithmetic_peaks(
     unsupported: dict[str, str] = {}
     slice_s = budget_s / (ROUNDS * len(dtypes) * len(peak_work.GEMM_SIZES[device.type]))
     for dtype in dtypes:
-        try:
-            works[dtype] = affordable_work(dtype, device, slice_s)
-        except (RuntimeError, NotImplementedError) as error:
-            unsupported[dtype] = str(error).splitlines()[0]
+        for kernel in peak_work.kernels(dtype, device):
+            try:
+                works.setdefault(dtype, []).extend(affordable_work(dtype, device, slice_s, kernel))
+            except (RuntimeError, NotImplementedError, AttributeError) as error:
+                unsupported.setdefault(dtype, str(error).splitlines()[0])
+    works = {dtype: items for dtype, items in works.items() if items}
+    unsupported = {dtype: why for dtype, why in unsupported.items() if dtype not in works}
     rounds: dict[str, list[float]] = {dtype: [] for dtype in works}
     for _ in range(ROUNDS):
         for dtype, items in works.items():
@@ -209,14 +212,18 @@ def arithmetic_peaks(
     return [Spread.ceiling(rounds[dtype]).entry("op/s", dtype=dtype, **where) for dtype in works], unsupported
 
 
-def affordable_work(dtype: str, device: torch.device, slice_s: float) -> list[Work]:
-    """The products of a dtype whose single call fits its slice of time, the smallest in any case; warmed up."""
+def affordable_work(dtype: str, device: torch.device, slice_s: float, kernel: str = "") -> list[Work]:
+    """The products of a dtype by one kernel whose single call fits its slice of time, the smallest in any case.
+
+    They are warmed up.
+    """
     first, *further = peak_work.GEMM_SIZES[device.type]
     with peak_work.tensor_float32(dtype == "tf32", device):
-        works = [peak_work.product(dtype, first, device)]
+        works = [peak_work.product(dtype, first, device, kernel)]
         works[0].seconds(1)
         rate = works[0].amount / works[0].seconds(1)
-        works += [peak_work.product(dtype, size, device) for size in further if 2 * size**3 / rate <= 2 * slice_s]
+        affordable = [size for size in further if 2 * size**3 / rate <= 2 * slice_s]
+        works += [peak_work.product(dtype, size, device, kernel) for size in affordable]
         for item in works:
             item.seconds(1)
     return works

@@ -1,7 +1,9 @@
 """One product of activations and weights in every form: which bits become time?
 
 The forms that multiply whole numbers or codes say so in the label of the row; weights are prepared before the clock,
-activations inside it. `fp8_gpu` needs a GPU with 8-bit float units; `int4pack` torch's AVX-512 kernel.
+activations inside it. `int8` is `torch._int_mm`, a plain loop where a processor has no units for int8; `int8dynamic`
+is torch's packed layer, which has kernels for such processors too. `fp8_gpu` needs a GPU with 8-bit float units;
+`int4pack` torch's AVX-512 kernel.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from suites.quantization.bitnet158 import TernaryLayer
 from suites.quantization.fp8_vs_int8 import rounding_of
 from suites.quantization.layers import IntLayer
 from suites.quantization.noise import Noise
+from suites.quantization.torch_int8 import DynamicInt8
 
 #: Label of each form, bits of its weights and of its activations.
 FORMS: dict[str, tuple[str, float, float]] = {
     "fp32": (REAL, 32, 32),
     "bf16": (REAL, 16, 16),
     "int8": (REAL_INT, 8, 8),
+    "int8dynamic": (REAL_INT, 8, 7),
     "int8pack": (DEQUANT, 8, 16),
     "int4pack": (DEQUANT, 4, 16),
     "ternary": (DEQUANT, 1.6, 8),
@@ -68,6 +72,8 @@ class Product(Operator):
         self.tolerance_fp32 = 1e-2 if form in ("bf16", "int8pack", "int4pack", "fp8_gpu") else 1e-5
         if form == "fp8" and self.accumulate == "fp16-like":
             self.tolerance_fp32 = 1e-2
+        if form == "int8dynamic":
+            self.tolerance_fp32 = 1e-3  # inputs half-way between two codes go to the other one in a few cases
         if not exact.is_meta:
             self._say_noise(exact)
 
@@ -90,6 +96,9 @@ class Product(Operator):
             makers: dict[str, Any] = {"int8": lambda: IntLayer(layer), "bitmod": lambda: BitmodLayer(layer, 4, 128)}
             makers["ternary"] = lambda: TernaryLayer(layer, "median", 5, "int8", False)
             return makers[self.form]()
+        if self.form == "int8dynamic":
+            # without values no weights can be packed: the same products of whole numbers are counted in their place
+            return IntLayer(layer) if weight.is_meta else DynamicInt8(weight)
         holder: Any = nn.Module()
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
@@ -134,7 +143,7 @@ class Product(Operator):
     def stands_for(self) -> Tensor:
         """The weight that is multiplied, in floats."""
         part = self.part
-        if self.form in ("int8", "ternary", "bitmod"):
+        if self.form in ("int8", "int8dynamic", "ternary", "bitmod"):
             return part.dense()
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
@@ -151,6 +160,8 @@ class Product(Operator):
         if self.form == "int8":
             codes, scale = self.part.rounded_inputs(x)
             return codes * scale
+        if self.form == "int8dynamic":
+            return self.part.rounded_inputs(x)
         if self.form == "ternary":
             x = F.layer_norm(x, x.shape[-1:])
             scale = 128 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
@@ -170,7 +181,7 @@ class Product(Operator):
     def _int8(self, x: Tensor) -> Tensor:
         return self.part(x)
 
-    _ternary = _bitmod = _int8
+    _int8dynamic = _ternary = _bitmod = _int8
 
     def _int8pack(self, x: Tensor) -> Tensor:
         return torch.ops.aten._weight_int8pack_mm(x.to(torch.bfloat16), self.part.codes, self.part.scales).float()
@@ -226,7 +237,17 @@ def int4_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
 def product(
     *,
     form: Literal[
-        "fp32", "bf16", "int8", "int8pack", "int4pack", "ternary", "bitmod", "fp8", "fp8_gpu", "simulated"
+        "fp32",
+        "bf16",
+        "int8",
+        "int8dynamic",
+        "int8pack",
+        "int4pack",
+        "ternary",
+        "bitmod",
+        "fp8",
+        "fp8_gpu",
+        "simulated",
     ] = "fp32",
     length: PositiveInt = 32,
     width: PositiveInt = 256,
@@ -240,7 +261,7 @@ def product(
     """Activations [length, width] times weights [outputs, width].
 
     Args:
-        form: what multiplies.
+        form: what multiplies; `int8` by `torch._int_mm`, `int8dynamic` by torch's packed layer.
         length: rows of activations.
         width: inputs, a multiple of 32 for `int4pack`.
         outputs: rows of the weight; None for as many as inputs.

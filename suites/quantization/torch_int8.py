@@ -1,4 +1,8 @@
-"""torch's own static int8 of a traced network, behind one door: its removal from torch is announced."""
+"""torch's own int8 kernels behind one door, for their removal from torch is announced.
+
+A traced network with static ranges, and one linear layer whose inputs are quantised in every call. Their weights are
+packed for the processor, and they have kernels for processors without units for int8, which `torch._int_mm` has not.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from suites.quantization.grids import SMALLEST
 from suites.quantization.layers import pads_same, same_padding
 from suites.quantization.network import layers_of, replaced, shown, watched
 
@@ -29,6 +34,57 @@ class StaticInt8(nn.Module):
     def forward(self, *args: Tensor) -> Tensor:
         """The network's outputs."""
         return self.network(*args)
+
+
+class DynamicInt8(nn.Module):
+    """A linear layer without a bias: int8 weights per output channel, inputs of 7 bits with one range, int32 sums.
+
+    The range is that of all inputs of a call, affine. Seven bits, as torch sets them: two products then fit into 16
+    bits, so that kernels for processors without VNNI do not saturate.
+
+    Args:
+        weight: [outputs, inputs], on a CPU.
+
+    Raises:
+        UsageError: this torch has no such layer.
+    """
+
+    execution = "real-int"
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        try:
+            from torch.ao.nn.quantized.dynamic import Linear
+        except ImportError as error:
+            raise UsageError(f"this torch has no packed int8 layer ({error})") from error
+        scale = (weight.abs().amax(dim=1).double() / 127).clamp(min=SMALLEST)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(len(weight), dtype=torch.long)  # floating zero points are another scheme
+            codes = torch.quantize_per_channel(weight.float(), scale, zeros, 0, torch.qint8)
+            self.layer = Linear(weight.shape[1], weight.shape[0], bias_=False)
+            self.layer.set_weight_bias(codes, None)  # type: ignore[no-untyped-call]
+        self.nominal_bits, self.nominal_activation_bits = 8.0, 7.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., outputs], fp32.
+
+        Raises:
+            NotImplementedError: the inputs are on a GPU.
+        """
+        if x.is_cuda:
+            raise NotImplementedError("torch's packed int8 layers run on a CPU: take form='int8' on a GPU")
+        return self.layer(x)
+
+    def dense(self) -> Tensor:
+        """The weight that the codes stand for."""
+        return self.layer.weight().dequantize()  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def rounded_inputs(x: Tensor) -> Tensor:
+        """The inputs that are multiplied, in floats."""
+        scale, zero = torch._choose_qparams_per_tensor(x, True)
+        return ((torch.round(x / scale) + zero).clamp(0, 127) - zero) * scale
 
 
 def static_int8(model: nn.Module, batches: list[tuple[Tensor, ...]]) -> StaticInt8:

@@ -46,12 +46,42 @@ def test_idle_power_that_cannot_be_read_has_a_reason(tmp_path):
 
 
 def test_a_dtype_that_torch_cannot_multiply_is_named(monkeypatch):
-    def refuse(dtype, size, device):
+    def refuse(dtype, size, device, kernel):
         raise NotImplementedError(f"no {dtype} here\nlong trace")
 
     monkeypatch.setattr(peak_work, "product", refuse)
     rates, why = peaks.arithmetic_peaks(torch.device("cpu"), {"device": "cpu", "threads": 1}, 0.01, ("int8",))
     assert rates == [] and why == {"int8": "no int8 here"}
+
+
+def test_the_quickest_kernel_of_a_dtype_is_its_peak(monkeypatch):
+    cpu, asked = torch.device("cpu"), []
+
+    def known(dtype, size, device, kernel):
+        asked.append(kernel)
+        seconds = {"_int_mm": 2.0, "packed": 0.5}[kernel]
+        return peak_work.Work(kernel, 2.0 * size**3, lambda: None, lambda calls: seconds * calls)
+
+    monkeypatch.setattr(peak_work, "product", known)
+    (rate,), why = peaks.arithmetic_peaks(cpu, {"device": "cpu", "threads": 1}, 0.01, ("int8",))
+    assert set(asked) == {"_int_mm", "packed"} and why == {}
+    assert rate["value"] == 2 * 256**3 / 0.5
+
+    def only_one(dtype, size, device, kernel):
+        if kernel == "packed":
+            raise AttributeError("no quantised tensors in this torch")
+        return known(dtype, size, device, kernel)
+
+    monkeypatch.setattr(peak_work, "product", only_one)
+    (rate,), why = peaks.arithmetic_peaks(cpu, {"device": "cpu", "threads": 1}, 0.01, ("int8",))
+    assert rate["value"] == 2 * 256**3 / 2.0 and why == {}  # one kernel is enough for a peak
+
+
+def test_a_packed_product_of_whole_numbers_runs():
+    cpu = torch.device("cpu")
+    assert peak_work.kernels("int8", cpu) == ("_int_mm", "packed") and peak_work.kernels("fp32", cpu) == ("",)
+    work = peak_work.product("int8", 64, cpu, "packed")
+    assert work.amount == 2 * 64**3 and work.run().shape == (64, 64) and work.seconds(1) > 0
 
 
 @given(st.lists(st.floats(1e-3, 1e15), min_size=1, max_size=9))

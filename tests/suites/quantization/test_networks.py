@@ -368,7 +368,18 @@ def test_a_branch_for_bits_says_nothing_before_it_learns():
     "settings",
     [
         {"form": form}
-        for form in ("fp32", "bf16", "int8", "int8pack", "int4pack", "ternary", "bitmod", "fp8", "simulated")
+        for form in (
+            "fp32",
+            "bf16",
+            "int8",
+            "int8dynamic",
+            "int8pack",
+            "int4pack",
+            "ternary",
+            "bitmod",
+            "fp8",
+            "simulated",
+        )
     ]
     + [{"form": "fp8", "granularity": each} for each in ("tensor", "row")]
     + [{"form": "fp8", "accumulate": each} for each in ("promote", "fp16-like")]
