@@ -15,7 +15,7 @@ from bench.scores import RULES
 from bench.short_names import short_name
 from bench.store.record_parts import scored
 from reports.content import Site
-from reports.figures.companions import at, curve, is_companion, plain_of, wanted
+from reports.figures.companions import at, by_plain, curve, has_curve, is_companion, plain_of
 from reports.rows import Row
 from reports.scores import score_of, scores_of
 from reports.sessions import cost_of
@@ -24,17 +24,18 @@ OUTSIDE = "outside the curve"
 
 
 def table(site: Site) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of all groups that have a curve of fewer steps and a method beside it."""
+    """Head and lines of all plain samplers that have a curve of fewer steps and a method beside it."""
     head = ["case", "products", "time", "score", "fewer steps, as many products", "fewer steps, as much time"]
     lines = []
     for group in site.groups:
         rows = [row for row in site.in_group(group.index) if row.ranked]
-        if wanted(rows):
-            lines += _of_group(rows)
+        for own in by_plain(rows):
+            if has_curve(own):
+                lines += _of_sampler(own)
     return head, lines
 
 
-def _of_group(rows: Sequence[Row]) -> list[list[str]]:
+def _of_sampler(rows: Sequence[Row]) -> list[list[str]]:
     plain = plain_of(rows)
     if plain is None:
         return []
@@ -45,12 +46,13 @@ def _of_group(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
+    name = row.case.model_label if row.by_model else f"{row.case.model_label}, {short_name(row.head_in_full)}"
     shape = row.case.full_shape
     guided = f", guidance {shape['guidance']:g}" if shape.get("guidance") is not None else ""
     value = row.value(score)
     assert value is not None
     return [
-        f"{row.case.model_label}, {short_name(row.head_in_full)}{guided}",
+        f"{name}{guided}",
         *(_share(cost_of(row, plain, cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
         f"{METRICS[score].title} {value:.2f}",
         *(_beside(value, row, plain, curve(rows, cost, score), cost, score) for cost in ("macs", "latency_ms")),

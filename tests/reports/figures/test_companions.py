@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.canonical import settings_text
 from reports.figures import companions
 from tests.reports.figures.rows import case, rows
 from tests.reports.figures.specs import check
@@ -38,3 +39,21 @@ def test_without_a_score_or_fewer_steps_there_is_no_such_figure():
     assert not companions.wanted(rows(case("none", 8.0, 90.0), case("tome", 4.0, 80.0), case("evit", 5.0, 81.0)))
     assert not companions.wanted(rows(case("none", 8.0), case("fewer_steps", 4.0), case("evit", 5.0)))
     assert companions.figure(rows(case("none", 8.0, 90.0))).reason
+
+
+def test_every_plain_sampler_has_a_curve_of_its_own_and_another_network_is_beside_it():
+    """A deeper sampler costs twice as much; a network that is compared with the first is no plain sampler itself."""
+    deep = [
+        case("none", 16.0, 95.0, model="deep"),
+        case("fewer_steps", 8.0, 92.0, model="deep", setting="steps=4"),
+        case("tome", 8.0, 93.0, model="deep"),
+    ]
+    other = case("none", 4.0, 80.0, model="other", against=settings_text({"model": "deit_tiny"}))
+    listed = rows(*(row.record for row in found(evit=(4.0, 86.0))), *deep, other)
+    found_beside = companions.beside(listed, "latency_ms", "accuracy")
+    verdict = {each.row.name: (each.plain, each.beats("accuracy")) for each in found_beside}
+    assert verdict == {"deit_tiny · evit": (84.0, True), "deep · tome": (92.0, True), "other": (84.0, False)}
+    figure = check(companions.figure(listed))
+    (view,) = figure.views.values()
+    lines = {trace["name"]: len(trace["x"]) for trace in view["data"] if trace["mode"] == "lines"}
+    assert lines == {"fewer steps, deit_tiny": 3, "fewer steps, deep": 2}
