@@ -192,7 +192,7 @@ def prior(
     heads: PositiveInt = 16,
     depth: PositiveInt = 10,
     words: PositiveInt = 77,
-    steps: Count = 0,
+    chain: Count = 0,
 ) -> Prior:
     """A prior in evaluation mode with random weights; the defaults are the released size.
 
@@ -202,14 +202,16 @@ def prior(
         heads: of attention.
         depth: blocks.
         words: states of the text.
-        steps: 0 for one forward without a time; else a diffusion prior of so many steps where the case names none.
+        chain: 0 for one forward without a time; else a diffusion prior of so many steps where the case names none. It
+            is not called `steps`, for a builder is given the case's numbers by their names, and of one forward these
+            would make a chain.
 
     Raises:
         ValueError: `width` is not a multiple of `heads`, or odd.
     """
     if width % heads or width % 2:
         raise ValueError(f"width={width} must be even and a multiple of heads={heads}")
-    return Prior(embedding=embedding, width=width, heads=heads, depth=depth, words=words, steps=steps).eval()
+    return Prior(embedding=embedding, width=width, heads=heads, depth=depth, words=words, steps=chain).eval()
 
 
 def params(embedding: int, width: int, depth: int, words: int = 77) -> int:

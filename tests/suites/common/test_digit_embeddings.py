@@ -78,7 +78,7 @@ def test_a_prior_of_one_forward_learns_what_words_can_say(task):
 
 def test_a_diffusion_prior_learns_from_the_same_pairs_and_is_sampled_by_the_case(task):
     torch.manual_seed(0)
-    model = prior(**SMALL, steps=25)
+    model = prior(**SMALL, chain=25)
     notes = task.prepare("small_prior", lambda: model)
     assert notes["train_loss"] < 1.2
     one, more = (task.score(Run(model, shape={"steps": steps, "guidance": 2.0})).value for steps in (1, 4))

@@ -675,7 +675,7 @@ def test_the_prior_reads_causally_and_answers_at_its_last_token():
 def test_one_step_of_the_diffusion_prior_without_its_time_is_the_one_forward():
     torch.manual_seed(0)
     one = spread(prior(embedding=12, width=16, heads=2, depth=2, words=5))
-    chain = spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=1))
+    chain = spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, chain=1))
     shared = {k: v for k, v in one.state_dict().items() if not k.startswith("edges")}
     chain.load_state_dict(shared, strict=False)
     for layer in (chain.time[2], one.edges):
@@ -689,7 +689,7 @@ def test_one_step_of_the_diffusion_prior_without_its_time_is_the_one_forward():
 @torch.no_grad()
 def test_guidance_in_a_batch_of_two_is_two_forwards():
     torch.manual_seed(0)
-    model = spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=4))
+    model = spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, chain=4))
     model.plan({"steps": 4, "guidance": 3.0})
     (text, pooled, _), x = model.example_cond(2), torch.randn(2, 12)
     times = torch.full((2,), 0.5)

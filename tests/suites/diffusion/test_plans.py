@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 
+from bench.canonical import settings_text
 from bench.config import catalogue as catalogues
-from bench.worker.subject import find
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
+from bench.worker.subject import build_model, find
 from suites.diffusion.bottleneck import bottleneck
 from suites.diffusion.cachequant import cachequant
 from suites.diffusion.code import code
@@ -34,7 +37,7 @@ def small_var(**changes):
 
 def small_prior():
     torch.manual_seed(0)
-    return spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=4))
+    return spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, chain=4))
 
 
 class Unguided(torch.nn.Module):
@@ -97,7 +100,7 @@ ROWS = {
     "code with last logits": lambda: code(small_var(), N=2, logits="last"),
     "ecar": lambda: spread(ecar(width=16, heads=2, depth=1, flow_depth=1, S=3, K=2)),
     "lambda_eclipse": lambda: prior(embedding=12, width=16, heads=2, depth=2, words=5),
-    "diffusion prior": lambda: prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=4),
+    "diffusion prior": lambda: prior(embedding=12, width=16, heads=2, depth=2, words=5, chain=4),
 }
 
 
@@ -177,6 +180,16 @@ def test_methods_refuse_what_they_do_not_work_on_and_each_other():
 
 
 known = functools.cache(catalogues.load)
+
+
+@pytest.mark.parametrize("name, forwards", [("small_eclipse", 1), ("small_prior", 25)])
+def test_one_forward_stays_one_in_a_case_that_gives_its_other_side_a_number_of_steps(name, forwards):
+    """A builder is given the numbers of its case by their names: one called `steps` had made a chain of the forward."""
+    shape = {"guidance": 2.0, "steps": 25}
+    case = Case(suite="diffusion", model=name, workload="sample", shape=settings_text(shape))
+    entry = known().model(name)
+    model, _ = build_model(Recipe(case, entry.path, entry.settings))
+    assert len(model.plan(shape)) == forwards
 
 
 def cost(model, method, shape):
