@@ -1,6 +1,7 @@
 """Quality against total bits: loss = a + b bits^-c through the sizes of one width, and which width is best at a budget.
 
-The form of the laws for quantised families (Dettmers and Zettlemoyer 2022, arXiv 2212.09720; 2501.06218).
+The form of the laws for quantised families (Dettmers and Zettlemoyer 2022, arXiv 2212.09720; 2501.06218). No loss is
+below 0, and no floor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import numpy as np
 Width = TypeVar("Width", int, str)
 
 
+#: Powers that are tried.
+POWERS = (0.01, 4.0)
+
+
 @dataclass(frozen=True)
 class Law:
     """loss = floor + factor bits^-power."""
@@ -28,9 +33,15 @@ class Law:
         """The loss at a number of total bits."""
         return self.floor + self.factor * bits**-self.power
 
+    @property
+    def is_determined(self) -> bool:
+        """Whether the sizes say what it is: the loss falls, by a power that is not an end of those that were tried."""
+        low, high = POWERS
+        return self.factor > 0 and low * 1.01 < self.power < high * 0.99
+
 
 def fitted(bits: Sequence[float], losses: Sequence[float]) -> Law:
-    """The law through total bits and losses of one width, least squares.
+    """The law through total bits and losses of one width: least squares with a floor of 0 or more.
 
     Raises:
         ValueError: fewer than three sizes, or bits that do not differ.
@@ -44,12 +55,14 @@ def fitted(bits: Sequence[float], losses: Sequence[float]) -> Law:
     def at(power: float) -> tuple[float, Law]:
         design = np.stack([np.ones_like(logs), np.exp(-power * (logs - middle))], axis=1)
         (floor, factor), *_ = np.linalg.lstsq(design, wanted, rcond=None)
+        if floor < 0:
+            floor, factor = 0.0, float(design[:, 1] @ wanted) / float(design[:, 1] @ design[:, 1])
         error = float(((design @ np.array([floor, factor]) - wanted) ** 2).sum())
         return error, Law(float(floor), float(factor) * math.exp(power * middle), power)
 
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(lambda power: at(float(power))[0], bounds=(0.01, 4.0), method="bounded")
+    found = minimize_scalar(lambda power: at(float(power))[0], bounds=POWERS, method="bounded")
     return at(float(found.x))[1]
 
 

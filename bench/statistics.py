@@ -329,7 +329,8 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
     """How many more invocations bring the relative half-width down to the goal, at the present noise; `None`: too many.
 
     Args:
-        interval: from at least two processes.
+        interval: with a standard error; of one process or session, whose error is known otherwise, a second is the
+            least that can be asked for.
         half_width: the goal, relative (0.01 for 1 %).
     """
     if interval.se is None or half_width <= 0:
@@ -339,13 +340,14 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
     def excess(n: float) -> float:
         return float(special.stdtrit(n - 1, (1 + interval.level) / 2)) * sd / math.sqrt(n) - goal
 
-    if excess(interval.n) <= 0:
-        return 0
+    least = max(interval.n, 2)  # Student's t has no quantile of 0 degrees of freedom
+    if excess(least) <= 0:
+        return least - interval.n
     if excess(_MOST_INVOCATIONS) > 0:
         return None
     from scipy import optimize
 
-    return max(1, math.ceil(optimize.brentq(excess, interval.n, _MOST_INVOCATIONS)) - interval.n)
+    return max(1, math.ceil(optimize.brentq(excess, least, _MOST_INVOCATIONS)) - interval.n)
 
 
 # ---------------------------------------------------------------------------------------------- ranks

@@ -68,6 +68,8 @@ def families(site: Site) -> list[Family]:
     """Families of which two formats or more were scored at three sizes or more."""
     scored: dict[tuple[str, str, str], dict[str, dict[float, float]]] = {}
     for row in site.rows:
+        if row.value("nominal_bits") is None and not row.case.is_baseline:
+            continue  # a method that is no format: fewer steps, other weights
         metric, bits = score_of([row]), total_bits(row)
         if row.status not in ("ok", DISTURBED) or metric is None or bits is None:  # a busy machine changes no score
             continue
@@ -102,7 +104,8 @@ def table(found: Sequence[Family]) -> tuple[list[str], list[list[str]]]:
     for family in found:
         for line in family.lines:
             bits, scores = zip(*line.points, strict=True)
-            law = ["-", "-"] if line.law is None else [f"{line.law.floor:.4g}", f"{line.law.power:.3g}"]
+            known = line.law is not None and line.law.is_determined
+            law = [f"{line.law.floor:.4g}", f"{line.law.power:.3g}"] if known and line.law else ["-", "-"]
             said = [f"{bits[0]:.3g} to {bits[-1]:.3g}", ", ".join(f"{score:.4g}" for score in scores)]
             rows.append([f"{family.name}: {family.metric}", line.name, str(len(bits)), *said, *law])
     return head, rows

@@ -243,6 +243,14 @@ def test_extra_invocations_reach_the_goal_and_not_one_less():
     assert statistics.extra_invocations(now, 1e-6) is None
 
 
+def test_of_one_session_whose_error_is_known_a_second_is_the_least_to_ask_for():
+    """Two levels of a history may be a session each: Student's t has no quantile of 0 degrees of freedom."""
+    one = Interval(1.05, None, None, 1, se=0.001, df=1.0)
+    two = replace(one, n=2, se=0.001 / 2**0.5)
+    assert statistics.extra_invocations(one, 0.5) == 1
+    assert statistics.extra_invocations(one, 0.001) == statistics.extra_invocations(two, 0.001) + 1
+
+
 # ------------------------------------------------------------------------------------------------ ranks
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.bits_law import fitted
 from reports import total_bits
 from reports.figures import total_bits as figure
 from tests.reports.figures.specs import check
@@ -11,7 +12,7 @@ from tests.reports.figures.specs import check
 
 def row(method, params, bits, loss, *, workload="generate", metric="bits_per_byte", status="ok", plain=False):
     values = {"params": params, metric: loss, "effective_bits": 32.0, "nominal_bits": None if plain else bits}
-    case = SimpleNamespace(workload=workload, task="text_bytes", method_label=method)
+    case = SimpleNamespace(workload=workload, task="text_bytes", method_label=method, is_baseline=plain)
     cells = {name: SimpleNamespace(value=value) for name, value in values.items()}
     return SimpleNamespace(status=status, value=values.get, cells=cells, record={}, case=case)
 
@@ -68,3 +69,24 @@ def test_the_figure_draws_a_law_through_marks_and_a_higher_score_has_none():
 def test_two_sizes_are_no_family():
     few = SimpleNamespace(rows=[row(f"q(bits={b})", n, b, 1.0) for n in (1, 2) for b in (4, 8)])
     assert total_bits.families(few) == [] and figure.figure([]).spec is None
+
+
+def test_methods_without_bits_of_their_own_are_no_formats():
+    sizes = [2e4, 1e5, 5e5]
+    plain = [row("none", n, None, 9.0 - n / 1e6, plain=True) for n in sizes]
+    shorter = [row("fewer_steps(steps=4)", n, None, 9.5 - n / 1e6) for n in sizes]
+    assert total_bits.families(SimpleNamespace(rows=[*plain, *shorter])) == []
+
+
+def test_a_floor_is_never_below_zero_and_what_the_sizes_do_not_say_is_left_out():
+    """Halved by every doubling, 8 to 1, is a power of 1 without a floor; a steeper end would ask for a negative one."""
+    exact = fitted([1, 2, 4, 8], [8.0, 4.0, 2.0, 1.0])
+    assert exact.floor == pytest.approx(0, abs=1e-3) and exact.power == pytest.approx(1, abs=1e-3)
+    steeper = fitted([1, 2, 4, 8], [8.0, 7.0, 5.0, 0.5])
+    assert steeper.floor == 0 and steeper.is_determined
+    flat = fitted([1, 2, 4, 8], [6.0, 7.0, 7.0, 8.0])
+    assert not flat.is_determined  # it rises
+    rising = [row("q(bits=2)", n, 2, loss) for n, loss in ((2e4, 6.0), (1e5, 7.0), (5e5, 7.0), (2e6, 8.0))]
+    head, rows = total_bits.table(total_bits.families(site(*rising)))
+    laws = {line[1]: line[head.index("floor a") :] for line in rows}
+    assert laws["q(bits=2)"] == ["-", "-"] and laws["q(bits=8)"][1] == "0.4"
