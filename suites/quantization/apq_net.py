@@ -92,6 +92,10 @@ class ApqNet(nn.Module):
             inputs = outputs
         self.blocks = nn.ModuleList(blocks)
         self.last = nn.Conv2d(inputs, space.last, 1)
+        # without these the biases of the first layers drown the picture, and a shared network learns nothing
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(1, width) for width in (space.stem, space.stem, space.first, space.last)
+        )
         self.head = nn.Linear(space.last, space.classes)
         self.turn = Random(0)
 
@@ -103,19 +107,20 @@ class ApqNet(nn.Module):
 
     def run(self, images: Tensor, one: Architecture | None) -> Tensor:
         """Logits of an architecture inside the shared network; None runs all that there is."""
-        x = F.relu(self.stem(images))
-        x = F.relu(self.first_pointwise(F.relu(self.first_depthwise(x))))
+        x = F.relu(self.norms[0](self.stem(images)))
+        x = F.relu(self.norms[1](self.first_depthwise(x)))
+        x = F.relu(self.norms[2](self.first_pointwise(x)))
         wanted = set(self.active if one is None else one.active(self.space))
         for place, block in zip(self.active, self.blocks, strict=True):
             if place in wanted:
                 x = block(x) if one is None else block(x, one.hiddens[place], one.kernels[place])
-        return self.head(F.relu(self.last(x)).mean(dim=(2, 3)))
+        return self.head(F.relu(self.norms[3](self.last(x))).mean(dim=(2, 3)))
 
     def taken_out(self, one: Architecture) -> ApqNet:
         """A network of that architecture alone, with the weights that it has here."""
         like = self.head.weight
         made = ApqNet(self.space, one, shared=False).to(like)
-        for name in ("stem", "first_depthwise", "first_pointwise", "last", "head"):
+        for name in ("stem", "first_depthwise", "first_pointwise", "last", "norms", "head"):
             getattr(made, name).load_state_dict(getattr(self, name).state_dict())
         made.blocks = nn.ModuleList(
             self.blocks[place].part(one.hiddens[place], one.kernels[place])  # type: ignore[operator]
