@@ -13,11 +13,11 @@ from reports.finding_line import Line
 OTHER = "other"
 #: Family -> what the row's suite and case look like.
 FAMILIES: tuple[tuple[str, str], ...] = (
-    ("fewer tokens", r"^(?:vit_tokens|vlm_tokens) "),
+    ("fewer tokens", r"^(?:vit_tokens|vlm_tokens) |\bflexdit\("),
     ("fewer channels, heads or features", r"^pruning .*(?:\boptin|channel_slim|\bspa\(|slim=)|\bsqa_layer|_gqa|_mqa"),
     ("zeros among the weights", r"^pruning "),
     ("factors of a matrix", r"^lowrank "),
-    ("attention by another rule", r"^attention "),
+    ("attention by another rule", r"^attention |\b(?:rettention|sparse_vdit|scale_dit|vin)\("),
     ("early exits and parts of a network", r"^dynamic |sorted_exit"),
     ("fewer or smaller steps", r"^diffusion .*(?:bottleneck|\bsun\()|\bdrpo\("),
     ("work kept from the step before", r"^streaming |cachequant|_cache\(|prefixkv|sliding_window"),
