@@ -159,8 +159,8 @@ class Sweeps:
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
                 for path in sorted(files):
                     made.write(path, path.relative_to(index.parent))
-                for name, page in short.items():
-                    made.writestr(name, page)
+                for name, text in short.items():
+                    made.writestr(name, text)
             self._connection.client.log_artifact(parent, str(archive))
 
     def _shown_page(self, index: Path) -> str | None:

@@ -63,7 +63,7 @@ class DynamicInt8(nn.Module):
             zeros = torch.zeros(len(weight), dtype=torch.long)  # floating zero points are another scheme
             codes = torch.quantize_per_channel(weight.float(), scale, zeros, 0, torch.qint8)
             self.layer = Linear(weight.shape[1], weight.shape[0], bias_=False)
-            self.layer.set_weight_bias(codes, None)  # type: ignore[no-untyped-call]
+            self.layer.set_weight_bias(codes, None)
         self.nominal_bits, self.nominal_activation_bits = 8.0, 7.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class DynamicInt8(nn.Module):
 
     def dense(self) -> Tensor:
         """The weight that the codes stand for."""
-        return self.layer.weight().dequantize()  # type: ignore[no-untyped-call]
+        return self.layer.weight().dequantize()
 
     @staticmethod
     def rounded_inputs(x: Tensor) -> Tensor:
