@@ -361,6 +361,18 @@ def test_a_branch_for_bits_says_nothing_before_it_learns():
     assert apq.rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 4, 9])) == 1
 
 
+def test_pictures_tell_apart_what_the_shared_network_makes_of_them_before_it_learns():
+    """Without norms behind its first layers its biases drowned the picture, and it learned nothing of the digits."""
+    torch.manual_seed(0)
+    net = apq_supernet()
+    features = []
+    net.head.register_forward_pre_hook(lambda _, args: features.append(args[0]))
+    with torch.no_grad():
+        net(torch.randn(32, 3, 16, 16))
+    (found,) = features
+    assert float(found.std(dim=0).mean() / found.std()) > 0.12
+
+
 # ---------------------------------------------------------------------------------------------- one product
 
 
