@@ -19,9 +19,9 @@ def beside(site: Path) -> dict[str, str]:
     return {name: path for name, path in PAGES.items() if (site / path).is_file()}
 
 
-def replaced(site: Path) -> dict[str, bytes]:
+def replaced(site: Path) -> dict[str, str]:
     """The short page for every one that a copy of a report leaves out: path from its folder -> what stands there."""
-    return {path: _left_out(name).encode() for name, path in beside(site).items()}
+    return {path: _left_out(name) for name, path in beside(site).items()}
 
 
 def _left_out(name: str) -> str:

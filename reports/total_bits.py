@@ -104,8 +104,8 @@ def table(found: Sequence[Family]) -> tuple[list[str], list[list[str]]]:
     for family in found:
         for line in family.lines:
             bits, scores = zip(*line.points, strict=True)
-            known = line.law is not None and line.law.is_determined
-            law = [f"{line.law.floor:.4g}", f"{line.law.power:.3g}"] if known and line.law else ["-", "-"]
+            known = line.law if line.law and line.law.is_determined else None
+            law = ["-", "-"] if known is None else [f"{known.floor:.4g}", f"{known.power:.3g}"]
             said = [f"{bits[0]:.3g} to {bits[-1]:.3g}", ", ".join(f"{score:.4g}" for score in scores)]
             rows.append([f"{family.name}: {family.metric}", line.name, str(len(bits)), *said, *law])
     return head, rows

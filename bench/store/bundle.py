@@ -121,7 +121,7 @@ def pack(
     short: dict[str, bytes] = {}
     if site is not None:
         sources |= _site_sources(Path(site))
-        short = {f"site/{path}": page for path, page in replaced(Path(site)).items()}
+        short = {f"site/{path}": page.encode() for path, page in replaced(Path(site)).items()}
 
     def content(name: str) -> bytes | None:
         if name in short:

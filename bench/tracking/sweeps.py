@@ -152,7 +152,7 @@ class Sweeps:
             for part in parts:
                 add = self._connection.client.log_artifacts if part.is_dir() else self._connection.client.log_artifact
                 add(parent, str(part), f"site/{part.name}" if part.is_dir() else "site")
-            log_files(self._connection, parent, {f"site/{path}": page.decode() for path, page in short.items()})
+            log_files(self._connection, parent, {f"site/{path}": text for path, text in short.items()})
             return
         with tempfile.TemporaryDirectory(prefix="waterline-") as place:
             archive = Path(place) / "site.zip"

@@ -117,6 +117,7 @@ def beside(rows: Sequence[Row], cost: str, score: str) -> list[Against]:
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of comparable rows, a view for every cost that the curve has two points of."""
     styles = styles or styles_of(rows)
+    rows = [row for own in by_plain(rows) for row in own]  # as the table has them, whose lines the marks name
     score = score_of(rows)
     costs = [] if score is None else [cost for cost in COSTS if curves(rows, cost, score)]
     if score is None or not costs:
@@ -155,9 +156,9 @@ def curves(rows: Sequence[Row], cost: str, score: str) -> dict[str, list[tuple[f
     """Every plain sampler's curve of two points or more, by what a legend calls it."""
     made = {}
     for own in by_plain(rows):
-        points, plain_row = curve(own, cost, score), plain_of(own)
+        points = curve(own, cost, score)
         if len(points) > 1 and any(row.case.method == COMPANION for row in own):
-            made[plain_row.model if plain_row else own[0].model] = points
+            made[(plain_of(own) or own[0]).model] = points
     return {"fewer steps" if len(made) == 1 else f"fewer steps, {name}": points for name, points in made.items()}
 
 
@@ -182,7 +183,7 @@ def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style
 
 def _marks(members: Sequence[Row], rows: Sequence[Row], cost: str, score: str, style: Style, scale: Scale) -> Spec:
     known = [row for row in members if row.value(cost) is not None and row.value(score) is not None]
-    position = {(row.case_key, row.machine_key): place for place, row in enumerate(_ordered(rows))}
+    position = {(row.case_key, row.machine_key): place for place, row in enumerate(rows)}
     paid = _paid(rows, cost)
     return {
         "type": "scatter",
@@ -202,8 +203,3 @@ def _marks(members: Sequence[Row], rows: Sequence[Row], cost: str, score: str, s
 def _paid(rows: Sequence[Row], cost: str) -> dict[tuple[str, str], float | None]:
     """What every row costs, by its keys; times of other sessions brought to its plain sampler's."""
     return {(row.case_key, row.machine_key): cost_of(row, plain_of(own), cost) for own in by_plain(rows) for row in own}
-
-
-def _ordered(rows: Sequence[Row]) -> list[Row]:
-    """The rows in the order of the table's lines."""
-    return [row for own in by_plain(rows) for row in own]
