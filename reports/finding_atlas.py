@@ -2,8 +2,9 @@
 
 Made from the tables that stand in the pages under docs/findings, so that every number of the atlas is the number of a
 page, with its conditions and the command that measures it. Only rows that promise to save take part: their
-multiply-accumulates are at least a twentieth fewer than those of their other side. Times of two suites are never set
-side by side; medians of ratios are.
+multiply-accumulates are at least a twentieth fewer than those of their other side. Rows whose execution claims no speed
+(rounded values in floats) take no part: their time is that of the imitation. Times of two suites are never set side by
+side; medians of ratios are.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ LEFT_OUT = {"atlas": "is made of the others", "predict": "compares predictors an
 CONTROLS = re.compile(
     r"scan='identity'|\bexit=|taught=False|\b(?:fewer_steps|random|uniform|alone|truncated|vertex_mlp|production_mlp)\b"
 )
+#: How a table's heading says that its rows' execution imitates what is promised.
+IMITATED = "claims no speed"
 #: Cases that are named one by one, and how many of a suite.
 MOST, OF_A_SUITE = 8, 2
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?)x(?: \[(\d+(?:\.\d+)?), (\d+(?:\.\d+)?)\])?$")
@@ -48,7 +51,7 @@ def lines_of(suite: str, text: str) -> list[Line]:
         elif written.startswith("| "):
             cells = [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", written)[1:-1]]
             if tuple(cells) == GAINS:
-                within = True
+                within = IMITATED not in conditions
             elif within and (line := _line(suite, conditions, cells)) is not None:
                 found.append(line)
         else:

@@ -43,6 +43,10 @@ def test_controls_promise_nothing_and_a_cache_of_that_name_does(control):
     assert len(lines_of("decode", PAGE.replace("| saves", "| net, uniform_cache(bits=8)", 1))) == 3
 
 
+def test_rows_that_only_imitate_what_they_promise_take_no_part():
+    assert lines_of("quantization", PAGE.replace("no task", "no task, simulated: claims no speed")) == []
+
+
 def test_what_arrives_is_the_time_saved_over_the_time_that_was_promised():
     # a promise of 2x saves half of the time; 1.6x saves 0.375 of it: three quarters of the promise
     first, half, costs = lines_of("convnets", PAGE)
