@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from bench.metrics import METRICS
 from bench.scores import RULES
-from bench.short_names import short_name
 from bench.store.record_parts import scored
 from reports.content import Site
 from reports.figures.companions import at, by_plain, curve, has_curve, is_companion, plain_of
@@ -46,13 +45,12 @@ def _of_sampler(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
-    name = row.case.model_label if row.by_model else f"{row.case.model_label}, {short_name(row.head_in_full)}"
     shape = row.case.full_shape
     guided = f", guidance {shape['guidance']:g}" if shape.get("guidance") is not None else ""
     value = row.value(score)
     assert value is not None
     return [
-        f"{name}{guided}",
+        f"{row.name_in_full}{guided}",
         *(_share(cost_of(row, plain, cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
         f"{METRICS[score].title} {value:.2f}",
         *(_beside(value, row, plain, curve(rows, cost, score), cost, score) for cost in ("macs", "latency_ms")),

@@ -15,7 +15,6 @@ from pathlib import Path
 from bench.analysis.utilisation import is_beyond_the_peak
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
-from bench.short_names import short_name
 from reports import (
     beside_fewer_steps,
     growth,
@@ -132,9 +131,7 @@ def _points(metric: str) -> str:
 
 def _case(row: Row) -> str:
     """A case by its model and method, and the side that it is compared with where that is named."""
-    own = short_name(row.head_in_full)
-    own = own if row.by_model else f"{short_name(row.case.model_label)}, {own}"
-    return f"{own} (against {row.against})" if row.against else own
+    return f"{row.name_in_full} (against {row.against})" if row.against else row.name_in_full
 
 
 def _by_name(row: Row) -> list[tuple[bool, float, str]]:

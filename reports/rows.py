@@ -24,7 +24,7 @@ from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.scores import RULES, change, paired_samples
-from bench.short_names import short_names
+from bench.short_names import short_name, short_names
 from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import DISTURBED, Record
@@ -134,6 +134,12 @@ class Row:
         """The same with every entry of a long setting."""
         own = self.case.model_label if self.by_model else self.case.method_label
         return " · ".join(filter(None, [own, self.apart]))
+
+    @property
+    def name_in_full(self) -> str:
+        """Model and method with every entry, by their short names, a comma between: as tables in pages have it."""
+        own = short_name(self.head_in_full)
+        return own if self.by_model else f"{short_name(self.case.model_label)}, {own}"
 
     @cached_property
     def name(self) -> str:

@@ -29,11 +29,8 @@ from suites.quantization.network import (
     replaced,
 )
 from suites.quantization.noise import Noise
-from suites.quantization.ranges import best_range, grouped, ungrouped
+from suites.quantization.ranges import best_range, best_range_of_all, grouped, ungrouped
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
-
-#: Numbers of a tensor that the range of activations is searched on.
-SEARCHED = 65_536
 
 
 def rounding_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -107,7 +104,7 @@ def input_ranges(
     found, noise = {}, Noise()
     for path in layers:
         x = seen.get(path, torch.ones(1)).flatten()
-        found[path] = best_range(x[:: max(1, len(x) // SEARCHED)], rounding).reshape(()).clone()
+        found[path] = best_range_of_all(x, rounding).reshape(()).clone()
         noise.add(x, rounding(x, found[path]))
     model.activation_sqnr_db = noise.db  # type: ignore[assignment]
     return found

@@ -27,12 +27,11 @@ from suites.quantization.network import (
     on_meta,
     say_inputs,
 )
-from suites.quantization.ranges import best_range
+from suites.quantization.ranges import best_range_of_all, places, sampled
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
 #: The rectified sigmoid reaches a little beyond 0 and 1, so that it can arrive there.
 ZETA, GAMMA = 1.1, -0.1
-SEARCHED = 4_096
 #: What rounding is learned on: rows of a linear layer's inputs, pictures of a convolution's.
 ROWS, PICTURES = 1024, 32
 
@@ -44,11 +43,10 @@ def formats_of(bits: int) -> list[FloatFormat]:
 
 def searched(x: Tensor, bits: int) -> tuple[FloatFormat, Tensor]:
     """Format and largest value of the least squared error for the numbers of x."""
-    flat = x.flatten()[:: max(1, x.numel() // SEARCHED)]
-    found = []
+    found, some = [], sampled(x)
     for form in formats_of(bits):
-        largest = best_range(flat, lambda y, top, form=form: float_rounded(y, form, top))  # type: ignore[misc]
-        error = float((float_rounded(flat, form, largest) - flat).square().sum())
+        largest = best_range_of_all(x, lambda y, top, form=form: float_rounded(y, form, top))  # type: ignore[misc]
+        error = float((float_rounded(some, form, largest) - some).square().sum())
         found.append((error, form, largest.reshape(()).clone()))
     _, form, largest = min(found, key=lambda item: item[0])
     return form, largest
@@ -109,15 +107,14 @@ def _inputs(layer: Layer, x: Tensor | None, bits: int, kind: str) -> nn.Module |
         ones = torch.ones((), device=layer.weight.device)
         return IntInputs(bits, ones) if kind == "int" else FloatInputs(formats_of(bits)[1], ones)
     if kind == "int":
-        flat = x.flatten()[:: max(1, x.numel() // SEARCHED)]
-        return IntInputs(bits, best_range(flat, lambda y, top: int_rounded(y, bits, top)).reshape(()).clone())
+        return IntInputs(bits, best_range_of_all(x, lambda y, top: int_rounded(y, bits, top)).reshape(()).clone())
     return FloatInputs(*searched(x, bits))
 
 
 def _weight(layer: Layer, x: Tensor | None, inputs: nn.Module | None, bits: int, kind: str, steps: int) -> Tensor:
     weight = layer.weight.detach()
     if kind == "int":
-        largest = best_range(weight.flatten(), lambda y, top: int_rounded(y, bits, top)).reshape(())
+        largest = best_range_of_all(weight, lambda y, top: int_rounded(y, bits, top)).reshape(())
         return int_rounded(weight, bits, largest)
     form, largest = searched(weight, bits)
     if not steps or x is None:
@@ -166,7 +163,7 @@ def learned_rounding(
     weight = layer.weight.detach().clone()
     sample = x if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
     count = min(len(sample), PICTURES if isinstance(layer, nn.Conv2d) else ROWS)
-    sample = sample[torch.arange(count) * len(sample) // count]
+    sample = sample[places(len(sample), count).to(sample.device)]
     rounded_x = sample if inputs is None else inputs(sample)
     wanted = float_call(layer, sample, weight, layer.bias).detach()
     soft = SoftRounding(weight, form, largest)

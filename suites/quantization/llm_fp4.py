@@ -32,6 +32,7 @@ from suites.quantization.network import (
     say_inputs,
 )
 from suites.quantization.outliers import plant
+from suites.quantization.ranges import places
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
 
@@ -119,10 +120,10 @@ def llm_fp4(
 
 
 def _rows(x: Tensor, rows: int, layer: Layer) -> Tensor:
-    """Evenly chosen rows of a layer's inputs; whole pictures of a convolution."""
+    """Rows of a layer's inputs, spread over all; whole pictures of a convolution."""
     flat = x if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
     count = min(len(flat), max(1, rows // 16) if isinstance(layer, nn.Conv2d) else rows)
-    return flat[torch.arange(count) * len(flat) // count]
+    return flat[places(len(flat), count).to(flat.device)]
 
 
 def _searched(

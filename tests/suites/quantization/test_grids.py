@@ -32,7 +32,15 @@ from suites.quantization.packing import (
     unpacked,
     unpacked_ternary,
 )
-from suites.quantization.ranges import Observer, best_range, grouped, ungrouped
+from suites.quantization.ranges import (
+    SEARCHED,
+    Observer,
+    best_range,
+    best_range_of_all,
+    grouped,
+    places,
+    ungrouped,
+)
 from suites.quantization.rounding import int_rounded
 
 SINES = torch.sin(torch.arange(4096, dtype=torch.float64))
@@ -238,6 +246,40 @@ def test_few_bits_and_a_far_value_ask_for_a_small_range():
     best = best_range(x, lambda y, top: int_rounded(y, 4, top))
     error = lambda top: float((int_rounded(x, 4, top) - x).square().sum())  # noqa: E731
     assert 0.06 <= float(best) / 30 <= 0.12 and error(best) < 0.65 * error(6.0) == pytest.approx(0.65 * 1800, rel=0.02)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_places_are_one_of_each_equal_stretch(total, most):
+    found = places(total, most)
+    assert len(found) == min(total, most) and found.tolist() == places(total, most).tolist()
+    if total > most:
+        # exact bounds: place i lies in [floor(i total / most), ceil((i + 1) total / most))
+        assert all(i * total // most <= place < -(-(i + 1) * total // most) for i, place in enumerate(found.tolist()))
+    else:
+        assert found.tolist() == list(range(total))
+
+
+@pytest.mark.parametrize("width", [8, 32, 96, 128, 512])
+def test_places_keep_no_step_with_the_channels(width):
+    """Of so many numbers that the distance is the width, and its multiples, each channel has its share, within six
+    standard deviations of chance: evenly spaced places would all be of the first one.
+    """
+    for times in (1, 3):
+        drawn = places(4096 * width * times, 4096) % width
+        of_each = torch.bincount(drawn, minlength=width)
+        expected = 4096 / width
+        assert bool((of_each - expected).abs().max() <= 6 * math.sqrt(expected))
+
+
+def test_the_range_of_activations_is_of_all_channels_and_not_of_the_first():
+    """Channel 0 lies in [-0.1, 0.1] and 31 others in [-1, 1], 2^16 numbers of each: evenly spaced samples are of channel
+    0 alone, whose range cuts the others off. Of a uniform tensor no clipping is best in 8 bits: a step of T / 127 errs by
+    T^2 / 12 127^2, a cut at 0.98 by 0.02 (0.02)^2 / 3, half as much as that on top.
+    """
+    x = (torch.rand(2**16, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1) * torch.tensor([0.1] + [1.0] * 31)
+    assert x.numel() // SEARCHED == 32
+    found = best_range_of_all(x, lambda y, top: int_rounded(y, 8, top))
+    assert float(found) >= 0.97
 
 
 def test_a_searched_range_is_never_worse_than_the_largest():
