@@ -3,8 +3,9 @@
 The first layers run patch by patch. A patch whose region of the input holds a value outside mean +- k sigma of a
 normal fit keeps 8-bit feature maps. The others get 2, 4 or 8 bits for each map by S(i, b) = -l Omega + (1 - l) Phi:
 Phi the saving of bit operations when map i goes to b bits, Omega the change of the entropy of its values, both
-normalised; map by map until the modelled memory fits. Products are those of the patch-based network whatever the bits.
-Memory and bit operations are modelled, quality is measured.
+normalised; map by map until the modelled memory fits, always one of the maps that are alive where memory is largest:
+fewer bits of another would free nothing. A map's grid has the range of the least squared error. Products are those of
+the patch-based network whatever the bits. Memory and bit operations are modelled, quality is measured.
 
 `engine_peak_bytes` is this model of memory: a layer's input and output together, at their bits; run by patches the
 largest of all tiles, and beside it the stage's whole output at 8 bits.
@@ -34,6 +35,7 @@ from suites.quantization.cost import costed
 from suites.quantization.grids import Affine, affine_grid
 from suites.quantization.network import calibration_batches, folded, on_meta, replaced
 from suites.quantization.noise import Noise
+from suites.quantization.ranges import SHARES, sampled
 from suites.quantization.whitepaper import rounded_weight
 
 BITS = (2, 4, 8)
@@ -232,7 +234,7 @@ def quantmcu(
         replaced(model, "stage", PatchedStage(stage, side, tiles, None, {}))
         return model
     maps = _maps(stage, batches)
-    grids = {(i, b): _grid(maps[i] if maps else None, b, stage) for i in range(len(shapes) + 1) for b in BITS}
+    grids = {(i, b): grid_of(maps[i] if maps else None, b, stage) for i in range(len(shapes) + 1) for b in BITS}
     if bits or not maps:
         widths = [[bits or 8] * (len(shapes) + 1) for _ in every]
     else:
@@ -280,12 +282,15 @@ def _maps(stage: Stage, batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return found
 
 
-def _grid(values: Tensor | None, bits: int, stage: Stage) -> Affine:
+def grid_of(values: Tensor | None, bits: int, stage: Stage) -> Affine:
+    """The grid of a map: of its ends times the share of least squared error; -1 to 1 without values."""
     like = stage.convs[0].weight
     if values is None:
         ones = torch.ones((), device=like.device)  # type: ignore[arg-type]
         return affine_grid(-ones, ones, bits)
-    return affine_grid(values.amin(), values.amax(), bits)
+    some, least, largest = sampled(values), values.amin(), values.amax()
+    tried = [affine_grid(least * share, largest * share, bits) for share in SHARES]
+    return min(tried, key=lambda grid: float((grid(some) - some).square().sum()))
 
 
 def outlying(
@@ -314,6 +319,13 @@ def tile_memory(elements: list[int], bits: list[int]) -> float:
     return max(a + b for a, b in pairwise(sizes))
 
 
+def at_the_peak(elements: list[int], bits: list[int]) -> list[int]:
+    """The maps that are alive, as a layer's input or its output, where these take `tile_memory`."""
+    sizes = [count * width for count, width in zip(elements, bits, strict=True)]
+    both = [a + b for a, b in pairwise(sizes)]
+    return sorted({place + end for place, size in enumerate(both) if size == max(both) for end in (0, 1)})
+
+
 def mixed(
     shapes: list[StageLayer],
     side: int,
@@ -322,7 +334,7 @@ def mixed(
     weight: float,
     memory: float,
 ) -> list[int]:
-    """Bits of a tile's maps: the best-scored step down, map by map, until the modelled memory fits."""
+    """Bits of a tile's maps: the best-scored step down of one that is at the peak, until the modelled memory fits."""
     elements = tile_elements(shapes, side, *tile)
     products = [*tile_macs(shapes, side, *tile), 0]
     bits = [8] * len(elements)
@@ -330,7 +342,8 @@ def mixed(
     whole = sum(64 * count for count in products)
     while tile_memory(elements, bits) > limit:
         best: tuple[float, int, int] | None = None
-        for place, now in enumerate(bits):
+        for place in at_the_peak(elements, bits):
+            now = bits[place]
             for lower in (b for b in BITS if b < now):
                 saved = products[place] * 8 * (now - lower) / whole
                 base = max(entropies[place][8], 1e-9)

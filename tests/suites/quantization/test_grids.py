@@ -272,9 +272,9 @@ def test_places_keep_no_step_with_the_channels(width):
 
 
 def test_the_range_of_activations_is_of_all_channels_and_not_of_the_first():
-    """Channel 0 lies in [-0.1, 0.1] and 31 others in [-1, 1], 2^16 numbers of each: evenly spaced samples are of channel
-    0 alone, whose range cuts the others off. Of a uniform tensor no clipping is best in 8 bits: a step of T / 127 errs by
-    T^2 / 12 127^2, a cut at 0.98 by 0.02 (0.02)^2 / 3, half as much as that on top.
+    """Channel 0 lies in [-0.1, 0.1] and 31 others in [-1, 1], 2^16 numbers of each: evenly spaced samples are of
+    channel 0 alone, whose range cuts the others off. Of a uniform tensor no clipping is best in 8 bits: a step of
+    T / 127 errs by T^2 / 12 127^2, a cut at 0.98 by 0.02 (0.02)^2 / 3, half as much as that on top.
     """
     x = (torch.rand(2**16, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1) * torch.tensor([0.1] + [1.0] * 31)
     assert x.numel() // SEARCHED == 32
