@@ -28,6 +28,10 @@ LEAST_ITERATIONS = 10
 NO_SPREAD = 1e-18
 #: Iterations after which times may have stopped falling.
 LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+#: Iterations of a warm-up below which nothing is told from it.
+FEWEST_TO_TELL = 24
+#: What a warm-up that falls until its end is made longer by.
+STILL_FALLING = 1.5
 #: Iterations of a block, and blocks in the last half of a warm-up below which nothing is told from it.
 BLOCK, FEWEST_BLOCKS = 8, 4
 #: The median moving range of normal numbers in standard deviations: sqrt(2) times the third quartile.
@@ -82,10 +86,10 @@ def within_of(medians: np.ndarray) -> np.ndarray:
     return np.asarray(BLOCK * medians.var(axis=-1, ddof=1))
 
 
-def block_medians(logs: np.ndarray) -> np.ndarray:
-    """Medians of successive blocks of `BLOCK` iterations, [..., blocks]; what fills no block is left out."""
-    whole = logs.shape[-1] // BLOCK * BLOCK
-    found: np.ndarray = np.median(logs[..., :whole].reshape(*logs.shape[:-1], -1, BLOCK), axis=-1)
+def block_medians(logs: np.ndarray, size: int = BLOCK) -> np.ndarray:
+    """Medians of successive blocks of so many iterations, [..., blocks]; what fills no block is left out."""
+    whole = logs.shape[-1] // size * size
+    found: np.ndarray = np.median(logs[..., :whole].reshape(*logs.shape[:-1], -1, size), axis=-1)
     return found
 
 
@@ -245,16 +249,17 @@ def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, b
 
 
 def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
-    """Iterations after which a full warm-up had stopped falling, [...]; all of them where that is not seen.
+    """Iterations that a warm-up takes, by a full one, [...]: more than that had where it was still falling at its end.
 
-    Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. A look at L
-    compares the median of the iterations from L to 2 L with that of the last quarter, in blocks of `BLOCK`: a fall is
-    seen if it exceeds t s sqrt(BLOCK / L + BLOCK / q), with q the iterations of that quarter and s the standard
-    deviation of the medians of the blocks in the last half about a straight line, so that a fall which goes on there
-    does not hide itself; their number less two are t's degrees of freedom, and fewer than `FEWEST_BLOCKS` see nothing.
-    Blocks carry slow changes with them, so that these do not pass for a fall. A fall that is seen where there is none
-    costs time and no truth; one that lasts longer than the whole warm-up is not seen at all. So the first process of a
-    session is to warm up in full, and later ones for as long as its slowest member needed.
+    Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. Where every look
+    sees one, `STILL_FALLING` times all of them; where there are too few to tell, all of them. A look at L compares the
+    median of the iterations from L to 2 L with that of the last quarter, in blocks of B = `BLOCK`, or fewer where there
+    are fewer than 64 iterations: a fall is seen if it exceeds t s sqrt(B / L + B / q), with q the iterations of that
+    quarter and s the standard deviation of the medians of the blocks in the last half about a straight line, so that a
+    fall which goes on there does not hide itself; their number less two are t's degrees of freedom, and fewer than
+    `FEWEST_TO_TELL` iterations say nothing. Blocks carry slow changes with them, so that these do not pass for a fall. A
+    fall that is seen where there is none costs time and no truth; one that lasts much longer than the whole warm-up is
+    not seen at all. So the first process of a session is to warm up in full, and later ones as it showed.
 
     Args:
         logs: logarithms of times since the first iteration of a full warm-up, [..., iterations].
@@ -264,10 +269,11 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     over batches (e.g. C. Alexopoulos, A. Seila, in Handbook of Simulation, 1998, section 7.3).
     """
     n = logs.shape[-1]
-    needed = np.full(logs.shape[:-1], n)
-    blocks = block_medians(logs[..., n // 2 :])
-    if blocks.shape[-1] < FEWEST_BLOCKS:
-        return needed
+    if n < FEWEST_TO_TELL:
+        return np.full(logs.shape[:-1], n)
+    size = min(BLOCK, n // (2 * FEWEST_BLOCKS))
+    blocks = block_medians(logs[..., n // 2 :], size)
+    needed = np.full(logs.shape[:-1], math.ceil(STILL_FALLING * n))
     spread = _about_a_line(blocks)
     quantile = float(special.stdtrit(blocks.shape[-1] - 2, level))
     last = logs[..., -(n // 4) :]
@@ -275,9 +281,26 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     still = np.ones(logs.shape[:-1], dtype=bool)
     for look in reversed([look for look in LOOKS if 2 * look <= 3 * n // 4]):
         fall = np.median(logs[..., look : 2 * look], axis=-1) - settled
-        still &= fall <= quantile * spread * math.sqrt(BLOCK / look + BLOCK / last.shape[-1])
+        still &= fall <= quantile * spread * math.sqrt(size / look + size / last.shape[-1])
         needed = np.where(still, 2 * look, needed)
     return needed
+
+
+def common_warm_up(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
+    """Slices of time that all members of a process warm up, [...]: `warm_up_needed` of their mean, or of one alone.
+
+    What starts slowly is most often the process or the host, so that the mean of the members shows it, with less noise
+    than any of them. A member that starts slowly by itself is looked for at a level by Bonferroni, or with many members
+    and a noisy host one would nearly always be found. All warm up alike: what is left of a start that all share cancels
+    in their ratios only if they are equally far in it.
+
+    Args:
+        logs: of mean times in equal slices of the members' full warm-ups, [..., members, slices].
+        level: of each look.
+    """
+    each = logs - np.median(logs[..., -(logs.shape[-1] // 4) :], axis=-1, keepdims=True)
+    alone = warm_up_needed(each, 1 - (1 - level) / logs.shape[-2]).max(axis=-1)
+    return np.maximum(warm_up_needed(each.mean(axis=-2), level), alone)
 
 
 def _about_a_line(values: np.ndarray) -> np.ndarray:

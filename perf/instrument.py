@@ -36,7 +36,6 @@ from bench.plan import plan
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, wilson
 from bench.store.records import Record
 from bench.sweep.loop import Driver
-from bench.sweep.writing import Sweep
 from perf.loops import LOOPS, Loop, Subject, run
 
 DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -85,8 +84,12 @@ def name_of(tool: str | Loop) -> str:
     return tool.name if isinstance(tool, Loop) else f"waterline {tool}"
 
 
-def sweep(protocol: str, models: Sequence[str], methods: Sequence[str]) -> tuple[Sweep, float]:
-    """A sweep of the real driver that only times, and its seconds."""
+def sweep(protocol: str, models: Sequence[str], methods: Sequence[str]) -> tuple[list[Record], float]:
+    """The records of a sweep of the real driver that only times, and its seconds.
+
+    Raises:
+        RuntimeError: a case failed.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-instrument-") as scratch:
         folders = {name: f"{scratch}/{name}" for name in ("results", "site", "cache")}
         config = validate(
@@ -104,9 +107,9 @@ def sweep(protocol: str, models: Sequence[str], methods: Sequence[str]) -> tuple
         start = time.perf_counter()
         done = Driver(config, made, meters=(), calibrated=False).run({})
         seconds = time.perf_counter() - start
-    for record in done.failed:
-        raise RuntimeError(f"{record['case']['model']}: {record['error']}")
-    return done, seconds
+        for record in done.failed:
+            raise RuntimeError(f"{record['case']['model']}: {record['error']}")
+        return list(done.records), seconds  # read while their files are there
 
 
 def _ends(interval: Interval) -> tuple[float, float]:
@@ -119,8 +122,8 @@ def _ends(interval: Interval) -> tuple[float, float]:
 
 def known_by_us(known_ms: float) -> Known:
     """Our answer for one busy-wait, by the protocol `quick`."""
-    done, seconds = sweep("quick", [f"perf.known:busy_wait(milliseconds={known_ms})"], ["none"])
-    interval = log_mean_interval(per_process(done.records[0], "latency_ms"))
+    (record,), seconds = sweep("quick", [f"perf.known:busy_wait(milliseconds={known_ms})"], ["none"])
+    interval = log_mean_interval(per_process(record, "latency_ms"))
     return Known(name_of("quick"), known_ms, interval.value, *_ends(interval), seconds)
 
 
@@ -147,9 +150,9 @@ def known_durations(longest_ms: float, done: Sequence[Known] = ()) -> Iterator[K
 def twins_by_us(protocol: str, turn: int) -> list[Twins]:
     """One round of ours: a group of identical networks, compared two by two, process by process."""
     copies = [f"perf.known:same(number={number})" for number in range(1, NETWORKS)]
-    done, seconds = sweep(protocol, ["perf.known:small_vit"], ["none", *copies])
+    records, seconds = sweep(protocol, ["perf.known:small_vit"], ["none", *copies])
     found = []
-    for first, second in zip(done.records[::2], done.records[1::2], strict=True):
+    for first, second in zip(records[::2], records[1::2], strict=True):
         ratio = said_of(first, second)
         found.append(Twins(name_of(protocol), turn, ratio.value, *_ends(ratio), seconds / NETWORKS))
     return found

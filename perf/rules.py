@@ -58,7 +58,7 @@ class Rule:
         name: in the table.
         protocol: its parameters.
         warm: `fixed` seconds, or those only in the first process and then what that needed
-            (`bench.allocation.warm_up_needed`).
+            (`bench.allocation.common_warm_up`).
         planned: how many rounds a process takes instead of `samples`, which stays the most; see `Planned`.
         middle: what a process says of its samples.
         twin: whether it is taken as control of ratios.

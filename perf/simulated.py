@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.allocation import controlled, ratio_with_twin, warm_up_needed
+from bench.allocation import common_warm_up, controlled, ratio_with_twin
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
 from perf.rules import (
     RULES,
@@ -144,13 +144,13 @@ def answer(rule: Rule, values: Values, number: int, processes: int, seconds: flo
 
 # ------------------------------------------------------------------------------------------------ many sessions
 def warm_ups(rule: Rule, world: World, rng: np.random.Generator, shape: tuple[int, int]) -> WarmUps:
-    """Seconds of the warm-ups: the protocol's, or after a first process those that its slowest member needed."""
+    """Seconds of the warm-ups: the protocol's, or after a first process those that it showed to be needed."""
     fixed = fixed_warm_s(rule, world)
     if rule.warm == "fixed":
         return fixed
     most = max(rule.latency.warmup_iterations, math.ceil(fixed * 1e3 / world.ms))
     traces = np.stack([warm_up(world, rng, shape[0], 1, most)[:, 0] for _ in range(RUNNERS)], axis=1)
-    needed = warm_up_needed(traces).max(axis=1) * world.ms / 1e3
+    needed = common_warm_up(traces) * world.ms / 1e3
     seconds = np.repeat(needed[:, None], shape[1], axis=1)
     seconds[:, 0] = fixed
     return dict.fromkeys((*MEMBERS, PRODUCT), seconds)

@@ -15,6 +15,7 @@ from bench.allocation import (
     best_iterations,
     cheapest,
     cochran_df,
+    common_warm_up,
     controlled,
     expected_half_width,
     more_iterations_help,
@@ -69,7 +70,7 @@ def test_w_comes_back_from_blocks():
 
 @pytest.mark.parametrize(
     ("size", "length", "least", "most"),
-    [(0.0, 1.0, 16, 25), (0.05, 3.0, 16, 25), (0.1, 10.0, 24, 60), (0.2, 30.0, 95, 100)],
+    [(0.0, 1.0, 16, 26), (0.05, 3.0, 16, 26), (0.1, 10.0, 24, 60), (0.2, 30.0, 140, 150)],
 )
 def test_a_warm_up_is_as_long_as_times_fall(size, length, least, most):
     """Nothing to wait for, falls that are over soon, one that lasts; noise of 1 % in each of 2000 warm-ups."""
@@ -80,6 +81,23 @@ def test_a_warm_up_is_as_long_as_times_fall(size, length, least, most):
     assert np.quantile(left, 0.9) < 0.01  # of what noise an iteration has
     assert (warm_up_needed(logs + 3.0) == needed).all()  # in whatever unit
     assert (warm_up_needed(logs[:, :20]) == 20).all()  # too short to say anything
+
+
+@pytest.mark.parametrize(
+    ("falls", "least", "most"),
+    [(np.zeros(8), 16, 22), (np.full(8, 0.1), 24, 70), (np.array([0.2, *[0.0] * 7]), 28, 90)],
+    ids=["nothing to wait for", "all start slowly", "one of eight does"],
+)
+def test_all_members_warm_up_as_long_as_all_together_or_one_alone_needs(falls, least, most):
+    """Noise of 1 % of an iteration, falls that take ten slices to two thirds, 500 processes of eight members; a member
+    for itself would find a fall where there is none in one process of four.
+    """
+    start = falls[:, None] * np.exp(-np.arange(100) / 10)
+    logs = np.random.default_rng(4).normal(0, 0.01, (500, 8, 100)) + start
+    needed = common_warm_up(logs)
+    assert needed.shape == (500,) and least <= needed.mean() <= most
+    assert np.quantile(falls.max() * np.exp(-needed / 10), 0.9) < 0.012
+    assert (common_warm_up(logs + np.arange(8)[:, None]) == needed).all()  # of members of any length
 
 
 @settings(max_examples=40, deadline=None)

@@ -102,6 +102,14 @@ def test_the_instrument_goes_on_where_it_stopped_and_mixes_no_busy_and_quiet_ans
     assert instrument.main([*words, "--busy", "2"]) == 2 and "--busy 0" in capsys.readouterr().err
 
 
+def test_a_sweep_of_the_instrument_has_its_records_when_its_folder_is_gone() -> None:
+    records, seconds = instrument.sweep("glance", ["perf.known:busy_wait(milliseconds=0.1)"], ["none"])
+    (record,) = records
+    (median,) = instrument.per_process(record, "latency_ms")
+    assert record["status"] in ("ok", "contaminated") and seconds > 0
+    assert median >= 0.1  # nothing is quicker than what it waits for
+
+
 def test_a_gate_in_a_quiet_world_finds_a_tenth_and_the_table_says_what_that_takes() -> None:
     from perf import gate_worlds
     from perf.rules import VERSION_2

@@ -7,15 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from bench.allocation import BLOCK, FEWEST_BLOCKS, Bounds, Costs, planned_iterations, warm_up_needed
+from bench.allocation import (
+    BLOCK,
+    FEWEST_BLOCKS,
+    FEWEST_TO_TELL,
+    STILL_FALLING,
+    Bounds,
+    Costs,
+    common_warm_up,
+    planned_iterations,
+)
 from bench.analysis.session import Invocation, further_parts, is_long, is_set_aside, member
 from bench.config.protocol import Latency, Protocol
 from bench.plan.process import ProcessPlan
 
 #: Names of what is timed in a process beside its cases, and what stands between a case and a part of it.
 TWIN, REFERENCE, OF = "twin", "reference_gemm", "/"
-#: Iterations of a trace below which nothing is told from it: its last half has too few blocks.
-FEWEST_OF_TRACE = 2 * FEWEST_BLOCKS * BLOCK
 #: No round takes less: no clock tells it.
 LEAST_S = 1e-9
 
@@ -62,21 +69,25 @@ def _warmed(invocation: Invocation) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def warm_ups(first: Invocation, latency: Latency) -> dict[str, float]:
-    """Seconds of warm-up by name: of all whose full warm-up tells enough, as long as the slowest of these needed.
+    """Seconds of warm-up by name: the same for all whose full warm-up tells enough (`common_warm_up`).
 
     What ran too seldom in the first process to tell is not in it, and warms up in full again.
     """
     if not latency.warm_by_evidence:
         return {}
-    needed = {}
+    traces = {}
     for name, warm in _warmed(first):
         trace = np.asarray(warm.get("trace_ms") or [], dtype=float)
-        if len(trace) >= FEWEST_OF_TRACE and bool((trace > 0).all()):
-            count = int(warm_up_needed(np.log(trace)))
-            spent = float(trace[:count].sum()) * warm["chunk"] / 1e3
-            in_all = warm["seconds"] * count / len(trace)  # with what goes on between runs
-            needed[name] = max(spent, in_all)
-    return dict.fromkeys(needed, max(needed.values())) if needed else {}
+        if len(trace) >= FEWEST_TO_TELL and bool((trace > 0).all()):
+            traces[name] = trace, float(warm["seconds"])
+    if not traces:
+        return {}
+    shortest = min(seconds for _, seconds in traces.values())
+    logs = [np.log(trace[: max(FEWEST_TO_TELL, round(len(trace) * shortest / s))]) for trace, s in traces.values()]
+    slices = min(len(each) for each in logs)
+    sliced = np.array([[float(part.mean()) for part in np.array_split(each, slices)] for each in logs])
+    needed = shortest * float(common_warm_up(sliced)) / slices
+    return dict.fromkeys(traces, min(needed, STILL_FALLING * latency.warmup_s))
 
 
 def rounds(
@@ -114,7 +125,7 @@ def _bounds(latency: Latency) -> Bounds | None:
 def costs(first: Invocation, warm: dict[str, float]) -> Costs:
     """Seconds of a further process without its samples and without extras, and of a round of samples."""
     stages, waited = first["stages_s"], first.get("quiet", {}).get("waited_s", 0.0)
-    warm_s = sum(min(found["seconds"], warm.get(name, found["seconds"])) for name, found in _warmed(first))
+    warm_s = sum(warm.get(name, found["seconds"]) for name, found in _warmed(first))
     rest = first["seconds"] - waited - sum(stages.values())
     samples = len(first["reference_gemm"]["ms"])
     return Costs(max(0.0, rest) + warm_s, max(stages["sampled"] / samples, LEAST_S))

@@ -169,18 +169,22 @@ def warm_up(
     heartbeat: Callable[[], None] = lambda: None,
     few: bool = False,
     long_ms: float = math.inf,
+    patient: bool = True,
     traced: bool = False,
 ) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
     The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs
     that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough. A first run of `long_ms` or more is all of it.
-    With `traced` the result holds the times of all iterations.
+    Unless it is `patient` it ends at its seconds, steady or not: where times of a first process say how long the others
+    warm up, a noisy host is not waited for. With `traced` the result holds the times of all iterations.
     """
     start, times = clock(), list[float]()
     least, patience = max(iterations, STEADY_WINDOW), _steady_state_timeout_s(seconds, cap_s)
     if few:
         least, patience = FEW_WARM_UPS, seconds
+    if not patient:
+        patience = seconds
     while True:
         times.append(time_block(runner, 1, clock))
         heartbeat()

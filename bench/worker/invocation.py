@@ -138,12 +138,13 @@ class _Members:
         return latency.warm_up(
             runner,
             iterations=protocol.warmup_iterations,
-            seconds=min(full, self.plan.warmup_s.get(runner.name, full)),
+            seconds=self.plan.warmup_s.get(runner.name, full),
             cap_s=protocol.warmup_cap_s,
             variation=protocol.steady_variation,
             heartbeat=self.phase.heartbeat,
             few=self.few,
             long_ms=self.long_ms,
+            patient=not (protocol.warm_by_evidence and on_cpu),
             traced=protocol.warm_by_evidence and on_cpu and not self.plan.warmup_s,
         )
 

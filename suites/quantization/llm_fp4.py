@@ -110,9 +110,10 @@ def llm_fp4(
     weights: dict[str, Tensor] = {}
     inputs: dict[str, nn.Module] = {}
     for path, layer in layers.items():
-        found = _searched(layer, chosen.get(path), variant, (bits, activation_bits), (search, rounds))
+        most = channel_maxima(layer, seen[path]) if path in seen else None
+        found = _searched(layer, chosen.get(path), most, variant, (bits, activation_bits), (search, rounds))
         inputs[path], weights[path] = found
-    say_inputs(model, chosen, inputs)
+    say_inputs(model, seen, inputs)
     rounded_network(model, layers, lambda path, _: weights[path], lambda path, _: inputs[path], bits, activation_bits)
     if isinstance(model, Decoder):
         _round_the_rest(model, variant, bits, activation_bits)
@@ -126,33 +127,51 @@ def _rows(x: Tensor, rows: int, layer: Layer) -> Tensor:
     return flat[places(len(flat), count).to(flat.device)]
 
 
+def channel_axis(layer: Layer, x: Tensor) -> int:
+    """Where the channels of a layer's inputs are, and of its outputs."""
+    return 1 if isinstance(layer, nn.Conv2d) else x.ndim - 1
+
+
+def channel_maxima(layer: Layer, x: Tensor) -> Tensor:
+    """Max |x| of each channel over all that a layer was given: a range by some rows would cut the others off."""
+    axis = channel_axis(layer, x)
+    return x.abs().amax(dim=[d for d in range(x.ndim) if d != axis])
+
+
 def _searched(
-    layer: Layer, x: Tensor | None, variant: str, bits: tuple[int, int], effort: tuple[int, int]
+    layer: Layer,
+    x: Tensor | None,
+    most: Tensor | None,
+    variant: str,
+    bits: tuple[int, int],
+    effort: tuple[int, int],
 ) -> tuple[nn.Module, Tensor]:
-    """What rounds the inputs of a layer, and its rounded weight."""
+    """What rounds the inputs of a layer, and its rounded weight: by errors on x, and by maxima of all inputs."""
     weight = layer.weight.detach()
     largest_w = weight.flatten(1).abs().amax(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
-    largest_x = torch.ones((), device=weight.device) if x is None else x.abs().amax()
+    largest_x = torch.ones((), device=weight.device) if most is None else most.max()
     if variant == "minmax_int4":
         return IntInputs(bits[1], largest_x), int_rounded(weight, bits[0], largest_w)
     plain = float_format("e2m1") if bits[0] == 4 else float_format("e4m3")
     plain_x = float_format("e2m1") if bits[1] == 4 else float_format("e4m3")
-    if variant == "minmax_fp4" or x is None:
+    if variant == "minmax_fp4" or x is None or most is None:
         return FloatInputs(plain_x, largest_x), float_rounded(weight, plain, largest_w)
     with torch.no_grad():
-        return _Search(layer, x, variant == "fpq", bits, effort).found()
+        return _Search(layer, x, most, variant == "fpq", bits, effort).found()
 
 
 class _Search:
     """Formats and biases of one layer by the squared error of its output."""
 
-    def __init__(self, layer: Layer, x: Tensor, channels: bool, bits: tuple[int, int], effort: tuple[int, int]):
-        self.layer, self.x, self.channels = layer, x, channels
+    def __init__(
+        self, layer: Layer, x: Tensor, most: Tensor, channels: bool, bits: tuple[int, int], effort: tuple[int, int]
+    ):
+        self.layer, self.x, self.most, self.channels = layer, x, most, channels
         self.forms_w, self.forms_x = formats_of(bits[0]), formats_of(bits[1])
         self.count, self.rounds = effort
         self.weight = layer.weight.detach()
         self.wanted = self._call(x, self.weight)
-        self.axis = 1 if isinstance(layer, nn.Conv2d) else x.ndim - 1
+        self.axis = channel_axis(layer, x)
 
     def found(self) -> tuple[nn.Module, Tensor]:
         """The inputs' rounding and the rounded weight after all rounds."""
@@ -188,8 +207,7 @@ class _Search:
 
     def _best_inputs(self, weight: Tensor) -> FloatInputs:
         """The inputs' format, bias and channel powers of the least error."""
-        dims = [d for d in range(self.x.ndim) if d != self.axis]
-        largest = self.x.abs().amax(dim=dims).clamp(min=1e-20)
+        largest = self.most.clamp(min=1e-20)
         best, kept = torch.inf, FloatInputs(self.forms_x[0], largest.max())
         for form in self.forms_x:
             powers = channel_powers(largest, form) if self.channels else torch.zeros_like(largest)

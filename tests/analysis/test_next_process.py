@@ -49,9 +49,19 @@ def test_later_processes_warm_up_as_long_as_the_slowest_needed_and_who_tells_not
     assert set(warm) == {BASE_KEY, FAST_KEY, "twin"} and len(set(warm.values())) == 1
     assert 0.15 <= warm[FAST_KEY] < 0.7  # sixteen to sixty-four iterations of ten milliseconds, and no second
     brief = process()
-    brief["cases"][FAST_KEY]["warmup"]["trace_ms"] = [5.0] * 63
+    brief["cases"][FAST_KEY]["warmup"]["trace_ms"] = [5.0] * 23
     assert set(warm_ups(brief, QUICK.latency)) == {BASE_KEY, "twin"}
     assert warm_ups(process(), QUICK.latency.model_copy(update={"warm_by_evidence": False})) == {}
+
+
+def test_what_falls_until_its_end_warms_up_half_as_long_again_and_no_longer():
+    falling, longer = process(), process()
+    for made, seconds in ((falling, 1.0), (longer, 2.0)):  # the second was unsteady, and went on for as long again
+        trace = (1 + 0.3 * np.exp(-np.arange(100) / 60)) * np.exp(0.001 * np.random.default_rng(0).normal(size=100))
+        ms = (trace / trace.sum() * 1e3 * seconds).tolist()
+        made["cases"][FAST_KEY]["warmup"] |= {"trace_ms": ms, "seconds": seconds}
+    assert warm_ups(falling, QUICK.latency)[BASE_KEY] == pytest.approx(1.5)
+    assert warm_ups(longer, QUICK.latency)[BASE_KEY] == 1.5 * QUICK.latency.warmup_s
 
 
 def test_a_process_costs_what_is_done_whatever_is_planned_and_its_warm_up():

@@ -34,10 +34,11 @@ from suites.quantization.hawqv3 import hawqv3
 from suites.quantization.int16_dfp import FixedLayer, chained, fixed_point, fixed_product
 from suites.quantization.integer_net import IntConvolution
 from suites.quantization.layers import IntLayer
-from suites.quantization.llm_fp4 import _Search, candidates, channel_powers
+from suites.quantization.llm_fp4 import _Search, _searched, candidates, channel_maxima, channel_powers
 from suites.quantization.network import calibration_batches
 from suites.quantization.outliers import plant
 from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.rounding import FloatInputs
 from suites.quantization.survey import survey
 from suites.quantization.torch_int8 import static_int8
 from suites.quantization.whitepaper import blown_up, rounded_weight, whitepaper
@@ -444,13 +445,40 @@ def test_a_layers_weight_has_one_format_whatever_its_channels_would_like():
     with torch.no_grad():
         layer.weight[0] = torch.arange(8) / 7
         layer.weight[1] = torch.tensor([*(2.0**-i for i in range(7)), 0.0])
-    search = _Search(layer, torch.eye(8), True, (4, 4), (101, 1))
+    search = _Search(layer, torch.eye(8), torch.ones(8), True, (4, 4), (101, 1))
     with torch.no_grad():
         made = search._best_weight(torch.eye(8))
         alone = [search._best_ranges(torch.eye(8), form)[1] for form in search.forms_w]
     apart = lambda w: (w - layer.weight).norm(dim=1) / layer.weight.norm(dim=1)  # noqa: E731
     assert float(torch.stack([apart(w) for w in alone]).amin(dim=0).max()) < 0.02
     assert float(apart(made).max()) > 0.05 and any(torch.equal(made, w) for w in alone)
+
+
+@pytest.mark.parametrize("variant", ["minmax_int4", "minmax_fp4"])
+def test_min_max_is_of_all_inputs_and_not_of_the_rows_that_errors_are_taken_on(variant):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(8, 4), torch.randn(64, 8)
+    x[60, 3] = -50.0
+    most = channel_maxima(layer, x)
+    assert torch.equal(most, x.abs().amax(dim=0)) and float(most[3]) == 50.0
+    inputs, _ = _searched(layer, x[:4], most, variant, (4, 4), (3, 1))
+    assert float(inputs.largest) == 50.0
+    pictures = torch.randn(2, 3, 5, 5)
+    assert torch.equal(channel_maxima(nn.Conv2d(3, 2, 3), pictures), pictures.abs().amax(dim=(0, 2, 3)))
+
+
+def test_channel_powers_are_of_all_inputs():
+    """Channel 0 reaches 16 in a row that is not among those of the search, the others 1: four powers of two more."""
+    torch.manual_seed(1)
+    layer, x = nn.Linear(4, 4), torch.rand(64, 4) * 2 - 1
+    x[0] = 1.0
+    x[60, 0] = 16.0
+    inputs, _ = _searched(layer, x[:16], channel_maxima(layer, x), "fpq", (4, 8), (11, 1))
+    assert isinstance(inputs, FloatInputs)
+    ranges = inputs.largest / inputs.largest.max()
+    # an E of 1 bit holds one power of two, of 2 bits three, of more all four
+    allowed = 2.0 ** -min(4, 2**inputs.form.exponent - 1)
+    assert float(ranges[0]) == 1.0 and ranges[1:].tolist() == [allowed] * 3
 
 
 def test_learned_rounding_starts_at_the_weight_and_is_never_worse_than_the_nearest():
