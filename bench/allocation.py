@@ -257,9 +257,9 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     are fewer than 64 iterations: a fall is seen if it exceeds t s sqrt(B / L + B / q), with q the iterations of that
     quarter and s the standard deviation of the medians of the blocks in the last half about a straight line, so that a
     fall which goes on there does not hide itself; their number less two are t's degrees of freedom, and fewer than
-    `FEWEST_TO_TELL` iterations say nothing. Blocks carry slow changes with them, so that these do not pass for a fall. A
-    fall that is seen where there is none costs time and no truth; one that lasts much longer than the whole warm-up is
-    not seen at all. So the first process of a session is to warm up in full, and later ones as it showed.
+    `FEWEST_TO_TELL` iterations say nothing. Blocks carry slow changes with them, so that these do not pass for a fall.
+    A fall that is seen where there is none costs time and no truth; one that lasts much longer than the whole warm-up
+    is not seen at all. So the first process of a session is to warm up in full, and later ones as it showed.
 
     Args:
         logs: logarithms of times since the first iteration of a full warm-up, [..., iterations].
