@@ -221,7 +221,9 @@ def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
     return np.asarray(off <= limit * spread / math.sqrt(BLOCK))
 
 
-def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, bounds: Bounds) -> int:
+def planned_iterations(
+    baselines: np.ndarray, cases: np.ndarray, costs: Costs, bounds: Bounds, by_rounds: bool = False
+) -> int:
     """Iterations for each process after the first: those of least cost for the ratios, by what the first showed.
 
     W is the mean over the ratios of `within_of`, B is what ratios are taken to differ by between processes, because one
@@ -233,10 +235,14 @@ def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, b
         cases: of what is compared with them, [cases, iterations].
         costs: of a further process and an iteration.
         bounds: of the protocol.
+        by_rounds: whether a process's ratio is the median of its rounds' ratios, or the ratio of medians.
 
     Source: `best_iterations`.
     """
-    ratios = block_medians(baselines).mean(axis=0) - block_medians(cases)
+    if by_rounds:
+        ratios = block_medians(baselines.mean(axis=0) - cases)
+    else:
+        ratios = block_medians(baselines).mean(axis=0) - block_medians(cases)
     within = float(np.mean(within_of(ratios)))
     best = best_iterations(within, bounds.between**2, costs)
     wanted = max(bounds.fewest, math.ceil(min(best, bounds.most)))
@@ -313,6 +319,23 @@ def _about_a_line(values: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- control variates
+
+
+def ratio_by_rounds(baselines: np.ndarray, cases: np.ndarray) -> np.ndarray:
+    """Logarithm of a process's ratio of baseline over case: the median over rounds of each round's ratio, [...].
+
+    Members of a round run within a fraction of a second of one another, so that what slows the host for longer than
+    that slows them alike and cancels before the median is taken; a ratio of medians has it in both. Of two identical
+    members each round's ratio is symmetric about 1, whatever the noise, so that its median has no bias.
+
+    Args:
+        baselines: logarithms of the baseline's times, with its twin's where that is a control, [members, ..., rounds].
+        cases: of what is compared with them, in the same rounds, [..., rounds].
+
+    Source: pairing within blocks, e.g. R. A. Fisher, The Design of Experiments, 1935, chapter 3; the median of paired
+    differences, e.g. M. Hollander, D. A. Wolfe, Nonparametric Statistical Methods, section 3.4 (sign statistic).
+    """
+    return np.asarray(np.median(baselines.mean(axis=0) - cases, axis=-1))
 
 
 def ratio_with_twin(

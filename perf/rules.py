@@ -25,6 +25,7 @@ from bench.allocation import (
     cheapest,
     more_iterations_help,
     planned_iterations,
+    ratio_by_rounds,
     within_of,
     within_variance,
 )
@@ -36,6 +37,8 @@ from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLD
 START_S = 0.36
 #: What is timed by turns: the members and the reference product.
 RUNNERS = len(MEMBERS) + 1
+#: What the ratio to a member is called among the values of processes.
+RATIO = "ratio to "
 #: Numbers of rounds that a first process may decide for.
 STEPS = (10, 15, 20, 30, 40, 60, 80, 120)
 #: Slope of cases on the product in recorded sweeps, and what it differs by from case to case.
@@ -214,6 +217,7 @@ def plan_of(rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUp
         np.array([taken[name] for name in CASES[1:]]),
         Costs(START_S + warm_s, RUNNERS * sample_s(rule, world)),
         Bounds(latency.fewest_samples, latency.most_samples, latency.between, latency.one_piece),
+        latency.by_rounds,
     )
     return min(planned, max(first, _that_fit(rule, world)))
 
@@ -279,10 +283,18 @@ def _taking(first: int | None, processes: int) -> np.ndarray:
 
 
 def middles(rule: Rule, times: dict[str, np.ndarray]) -> Values:
-    """Of each process the median of its samples, or the mean of their middle half."""
-    if rule.middle == "median":
-        return {name: np.median(values, axis=-1) for name, values in times.items()}
-    return {name: midmean(values) for name, values in times.items()}
+    """Of each process the median of its samples, or the mean of their middle half.
+
+    By rounds also what its ratios say: the baseline's logarithm less a case's or the twin's, by `RATIO` and its name.
+    """
+    if rule.middle != "median":
+        return {name: midmean(values) for name, values in times.items()}
+    values = {name: np.median(each, axis=-1) for name, each in times.items()}
+    if rule.latency.by_rounds and set(MEMBERS) <= set(times):
+        base = np.array([times[BASELINE], *([times[TWIN]] if rule.twin else [])])
+        values |= {RATIO + name: ratio_by_rounds(base, times[name]) for name in CASES[1:]}
+        values[RATIO + TWIN] = ratio_by_rounds(base[:1], times[TWIN])
+    return values
 
 
 def midmean(logs: np.ndarray) -> np.ndarray:
@@ -329,7 +341,8 @@ def processes_taken(rule: Rule, values: Values, seconds: np.ndarray, long: bool 
         if latency.absolute_half_width is not None:
             wide = np.maximum(wide, half_widths(values[name] - product) / latency.absolute_half_width)
         if name != BASELINE:
-            wide = np.maximum(wide, half_widths(base - values[name]) / latency.ratio_half_width)
+            ratios = values[RATIO + name] if latency.by_rounds else base - values[name]
+            wide = np.maximum(wide, half_widths(ratios) / latency.ratio_half_width)
     first = latency.long_least if long else latency.invocations
     further, cap = latency.further_invocations, latency.max_invocations
     spent = np.cumsum(seconds, axis=1)

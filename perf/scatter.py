@@ -13,7 +13,8 @@ logarithms of times, so that a standard deviation is a share of the time, and te
 for the time itself and for its ratio to the other side, taken iteration by iteration. A component below zero is zero:
 the level below explains all there is. Beside it stands what the reference product of the same process would take away
 (*control*: the slope of a process's median on the product's, pooled over cases, and the share of the variance that is
-left), and what the twin says of ratios of two identical networks.
+left), what the twin says of ratios of two identical networks, and how far apart these are in one process by the
+ratio of their medians and by the median of their rounds' ratios.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.allocation import MEDIAN
+from bench.allocation import MEDIAN, ratio_by_rounds
 from bench.errors import UsageError
 
 #: Iterations a block, processes and blocks below which nothing is said.
@@ -63,7 +64,10 @@ class Components:
 
 @dataclass(frozen=True)
 class Case:
-    """One case of one session: its time, and its ratio to the other side, of the twin to the same, and the product."""
+    """One case of one session: its time, and its ratio to the other side, of the twin to the same, and the product.
+
+    `twins` has of each process the logarithm of the ratio to the identical twin, by medians and by rounds.
+    """
 
     key: str
     milliseconds: float
@@ -72,6 +76,7 @@ class Case:
     time: Components
     ratio: Components | None
     twin: Components | None
+    twins: tuple[tuple[float, float], ...] = ()
 
 
 def components(processes: Sequence[np.ndarray]) -> Components | None:
@@ -143,7 +148,8 @@ def _of_session(files: Sequence[Mapping[str, Any]]) -> Iterator[Case]:
         twin = _against(having, [file["twin"] for file in having]) if is_other else None
         products = tuple(_median_of(file.get("reference_gemm") or {}) for file in having)
         medians = tuple(float(np.median(values)) for values in mine if len(values))
-        yield Case(key, math.exp(statistics.fmean(medians)), medians, products, time, ratio, twin)
+        twins = _by_medians_and_rounds(having) if is_other else ()
+        yield Case(key, math.exp(statistics.fmean(medians)), medians, products, time, ratio, twin, twins)
 
 
 def _against(files: Sequence[Mapping[str, Any]], sides: Sequence[Any]) -> Components | None:
@@ -156,6 +162,19 @@ def _against(files: Sequence[Mapping[str, Any]], sides: Sequence[Any]) -> Compon
             if len(one) == len(other):
                 pairs.append(one - other)
     return components(pairs)
+
+
+def _by_medians_and_rounds(files: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float], ...]:
+    """Of each process the logarithm of baseline over twin: the ratio of medians, and the median of ratios.
+
+    Left out are processes that timed another baseline or took too few samples.
+    """
+    found = []
+    for file in files:
+        base, twin = _logs(file["cases"].get(file["twin"]["of"], {"latency_ms": []})), _logs(file["twin"])
+        if len(base) == len(twin) >= BLOCK * BLOCKS:
+            found.append((float(np.median(base) - np.median(twin)), float(ratio_by_rounds(base[None], twin))))
+    return tuple(found)
 
 
 def _logs(side: Mapping[str, Any]) -> np.ndarray:
@@ -225,9 +244,29 @@ def as_markdown(found: Sequence[Case]) -> str:
     apart, over = sessions_apart(found)
     lines += ["", f"Control by the reference product: slope {slope:.2f}, {left:.0%} of the variance of medians is left "
               f"({free} degrees of freedom)."]  # fmt: skip
+    lines += _twins(found)
     if over:
         lines.append(f"Sessions of one case lie {apart:.1%} apart beyond their processes ({over} cases).")
     return "\n".join(lines)
+
+
+def _twins(found: Sequence[Case]) -> list[str]:
+    """A table of what a process says of two identical networks, by how long they take: root mean squares."""
+    lines = [
+        "",
+        "| identical networks of | processes | apart by medians | by rounds | variance, rounds over medians |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    below = 0.0
+    for limit in CLASSES_MS:
+        pairs = [pair for case in found if below <= case.milliseconds < limit for pair in case.twins]
+        name = f"{below:g} to {limit:g} ms" if limit < math.inf else f"{below:g} ms and more"
+        if pairs:
+            medians, rounds = (math.sqrt(statistics.fmean(x**2 for x in side)) for side in zip(*pairs, strict=True))
+            share = f"{(rounds / medians) ** 2:.2f}" if medians else "-"
+            lines.append(f"| {name} | {len(pairs)} | {100 * medians:.2f} % | {100 * rounds:.2f} % | {share} |")
+        below = limit
+    return [*lines, ""]
 
 
 def _cells(here: Sequence[Case]) -> list[str]:

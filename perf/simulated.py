@@ -22,6 +22,7 @@ import numpy as np
 from bench.allocation import common_warm_up, controlled, ratio_with_twin
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
 from perf.rules import (
+    RATIO,
     RULES,
     RUNNERS,
     Rule,
@@ -131,15 +132,19 @@ def answer(rule: Rule, values: Values, number: int, processes: int, seconds: flo
     """
     ms = {name: np.exp(found[number, :processes]) for name, found in values.items()}
     base, twin = ms[BASELINE], ms[TWIN]
-    ratios = {
-        name: ratio_with_twin(base, twin, ms[name]) if rule.twin else ratio_interval_paired(base, ms[name])
-        for name in CASES[1:]
-    }
+    if rule.latency.by_rounds:
+        ratios = {name: log_mean_interval(ms[RATIO + name]) for name in CASES[1:]}
+    else:
+        ratios = {
+            name: ratio_with_twin(base, twin, ms[name]) if rule.twin else ratio_interval_paired(base, ms[name])
+            for name in CASES[1:]
+        }
     if rule.slope is None:
         time = log_mean_interval(base)
     else:
         time = controlled(base, ms[PRODUCT], np.exp(values[PRODUCT][number, -ELSEWHERE:]), rule.slope)
-    return Answer(ratios, time, ratio_interval_paired(base, twin), processes, seconds)
+    floor = log_mean_interval(ms[RATIO + TWIN]) if rule.latency.by_rounds else ratio_interval_paired(base, twin)
+    return Answer(ratios, time, floor, processes, seconds)
 
 
 # ------------------------------------------------------------------------------------------------ many sessions

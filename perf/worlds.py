@@ -43,6 +43,7 @@ class World:
         iteration: noise of a round.
         wander: of a member's own slow change within a process, stationary.
         shared_wander: of the change that all members share.
+        together: of noise that all of a round share.
         host: of a process's level that all share.
         own: of a member's level in a process.
         session: of a level that a whole session has; it is in every time and in no ratio.
@@ -61,6 +62,7 @@ class World:
     iteration: float = 0.01
     wander: float = 0.003
     shared_wander: float = 0.003
+    together: float = 0.0
     host: float = 0.01
     own: float = 0.004
     session: float = 0.0
@@ -139,6 +141,8 @@ def draw(
     level = hosts(world, rng, sessions, processes)[..., None] + rng.normal(0.0, world.session, (sessions, 1, 1))
     correlation = math.exp(-1 / world.rounds)
     shared = autoregressive(rng, correlation, world.shared_wander, shape) + bursts(world, rng, shape)
+    if world.together:
+        shared = shared + noise(rng, world.tails, world.together, shape)
     made: Draw = {}
     for name in names:
         warm = warm_s[name] if isinstance(warm_s, Mapping) else np.full((1, 1), warm_s)
@@ -177,6 +181,7 @@ WORLDS = (
     World("quiet", iteration=0.006, wander=0.001, shared_wander=0.002, host=0.004, own=0.0015),
     World(RECORDED, iteration=0.08, wander=0.0, shared_wander=0.06, host=0.1, own=0.005),
     World("as recorded, below 1 ms", iteration=0.15, wander=0.0, shared_wander=0.09, host=0.1, own=0.03, ms=0.5),
+    World("as recorded, by rounds", iteration=0.05, wander=0.0, shared_wander=0.06, together=0.1, host=0.1, own=0.005),
     World("fairly quiet"),
     World("layouts differ", own=0.02, host=0.005),
     World("noisy host", iteration=0.05, wander=0.02, shared_wander=0.03, host=0.05, own=0.01),

@@ -156,8 +156,8 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     words += _warm_up(latency, records) + _samples(latency)
     words += (
         f". We used {_listed(threads)} CPU thread{'' if threads == ['1'] else 's'}. We report the geometric mean over "
-        "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians "
-        f"paired by process{_control(latency)}. No sample was dropped."
+        "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are "
+        f"{_of_a_process(latency)} paired by process{_control(latency)}. No sample was dropped."
     )
     if latency.get("throughput_windows"):
         words += (
@@ -196,6 +196,10 @@ def _samples(latency: dict[str, Any]) -> str:
         f", with up to {latency['samples']} samples in the first process and in the others as many as its scatter "
         f"asked for, {latency['fewest_samples']} to {latency['most_samples']}"
     )
+
+
+def _of_a_process(latency: dict[str, Any]) -> str:
+    return "medians over rounds of a round's ratio," if latency.get("by_rounds") else "ratios of medians"
 
 
 def _control(latency: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from bench.allocation import (
     controlled,
     expected_half_width,
     more_iterations_help,
+    ratio_by_rounds,
     ratio_with_twin,
     warm_up_needed,
     within_of,
@@ -98,6 +99,26 @@ def test_all_members_warm_up_as_long_as_all_together_or_one_alone_needs(falls, l
     assert needed.shape == (500,) and least <= needed.mean() <= most
     assert np.quantile(falls.max() * np.exp(-needed / 10), 0.9) < 0.012
     assert (common_warm_up(logs + np.arange(8)[:, None]) == needed).all()  # of members of any length
+
+
+def test_a_ratio_by_rounds_by_hand():
+    """Rounds of 10, 12 and 30 beside 5, 4 and 10: ratios of 2, 3 and 3; medians of 12 and 5 say 2.4. With a twin of 40,
+    12 and 30 the first round's is sqrt(400) over 5.
+    """
+    base, twin, case = (np.log([10.0, 12.0, 30.0]), np.log([40.0, 12.0, 30.0]), np.log([5.0, 4.0, 10.0]))
+    assert math.exp(ratio_by_rounds(base[None], case)) == pytest.approx(3.0)
+    assert math.exp(ratio_by_rounds(np.array([base, twin]), case)) == pytest.approx(3.0)
+    assert math.exp(ratio_by_rounds(np.array([base, twin]), case + np.log([1.0, 2.0, 4.0]))) == pytest.approx(1.5)
+
+
+def test_what_slows_a_whole_round_is_in_no_ratio_by_rounds():
+    rng = np.random.default_rng(5)
+    slow = np.where(rng.random((400, 50)) < 0.5, 0.4, 0.0) + rng.exponential(0.2, (400, 50))  # two states, a long tail
+    base, case = (level + slow + rng.normal(0, 0.01, (400, 50)) for level in (0.0, -0.3))
+    by_rounds, by_medians = ratio_by_rounds(base[None], case), np.median(base, axis=1) - np.median(case, axis=1)
+    assert by_rounds.mean() == pytest.approx(0.3, abs=0.001)
+    # sqrt(pi / 2) 0.01 sqrt(2 / 50)
+    assert by_rounds.std() == pytest.approx(0.0025, rel=0.15) and by_medians.std() > 1.5 * by_rounds.std()
 
 
 @settings(max_examples=40, deadline=None)

@@ -57,6 +57,26 @@ def test_a_level_that_all_of_a_process_share_is_gone_from_ratios_and_told_by_the
     assert "slope 1.0" in capsys.readouterr().out
 
 
+def test_what_slows_a_round_is_in_ratios_of_medians_and_in_none_by_rounds(tmp_path):
+    """Rounds that are slowed by 0 or by half, at random; of three processes one lost a sample of its twin."""
+    rng = np.random.default_rng(6)
+    (tmp_path / "samples" / "s").mkdir(parents=True)
+    for number in range(3):
+        slow = 1 + 0.5 * (rng.random(40) < 0.5)
+        base, twin = (list(20 * slow * np.exp(rng.normal(0, 0.001, 40))) for _ in range(2))
+        file = {
+            "cases": {"plain": {"latency_ms": base}},
+            "twin": {"of": "plain", "latency_ms": twin[: 39 if number == 2 else 40]},
+            "reference_gemm": {"ms": [1.0]},
+        }
+        with gzip.open(tmp_path / "samples" / "s" / f"{number:02}.json.gz", "wt") as out:
+            json.dump(file, out)
+    (case,) = cases(tmp_path)
+    assert len(case.twins) == 2 and max(abs(rounds) for _, rounds in case.twins) < 0.001
+    by_hand = [median - other for median, other in case.twins]
+    assert all(np.isfinite(by_hand)) and "10 to 100 ms | 2 |" in as_markdown([case])
+
+
 def test_a_folder_without_samples_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no samples of any session"):
         list(cases(tmp_path))

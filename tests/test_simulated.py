@@ -60,7 +60,8 @@ def test_a_protocol_stops_where_the_driver_stops(rule):
     rng = np.random.default_rng(3)
     ended = set()
     for sd in (0.0002, 0.001, 0.004, 0.008, 0.012, 0.02, 0.1):
-        values = {name: rng.normal(0, sd, (1, 20)) for name in (*CASES, TWIN, PRODUCT)}
+        of_one_round = {name: rng.normal(0, sd, (1, 20, 1)) for name in (*CASES, TWIN, PRODUCT)}
+        values = rules.middles(rule, of_one_round)
         taken = int(rules.processes_taken(rule, values, np.ones((1, 20)))[0])
         done = [invocation(values, number) for number in range(20)]
         driver = next(n for n in range(1, 21) if decide(done[:n], CASES, BASELINE, rule.latency).done)

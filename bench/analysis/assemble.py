@@ -20,6 +20,7 @@ from bench.analysis.session import (
     speed_ratio,
     summarise,
     throughput,
+    twin_ratio,
     usable,
 )
 from bench.config.protocol import Latency, Protocol
@@ -29,11 +30,12 @@ from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
 from bench.scores import DEFAULT_SCORE
-from bench.statistics import GEOMETRIC, Interval, log_mean_interval, percentile, ratio_interval_paired
+from bench.statistics import GEOMETRIC, Interval, log_mean_interval, percentile
 from bench.store.records import Record
 
 RATIO = "paired ratio of medians by process, 95 % t-interval on logs"
 RATIO_WITH_TWIN = "paired ratio of medians by process, the twin as control, 95 % t-interval on logs"
+RATIO_BY_ROUNDS = "median ratio of the rounds by process, the twin as control, 95 % t-interval on logs"
 
 COLD = "the L2 cache is flushed before every iteration, outside the time"
 
@@ -175,19 +177,27 @@ def _compared(
     """The part's time against the same part of the baseline, or for a baseline against its twin."""
     key, baseline = case.key, session.baseline
     if key == baseline:
-        floor = ratio_interval_paired(medians(kept, key, part), medians(kept, "twin", part))
-        return [_measured("aa_ratio", floor, "paired ratio of medians to the identical twin")]
+        floor = twin_ratio(kept, baseline, latency, part)
+        how = "median ratio of the rounds" if latency.by_rounds else "paired ratio of medians"
+        return [_measured("aa_ratio", floor, f"{how} to the identical twin")]
     if not session.baseline_is_own:
         return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
     if not have_part(kept, baseline, part):
         return [unavailable("speedup", f"the baseline has no part {part}")]
     ratio = speed_ratio(kept, baseline, key, latency, part)
-    return [_measured("speedup", ratio, RATIO_WITH_TWIN if latency.twin_control else RATIO)]
+    return [_measured("speedup", ratio, _how(latency))]
+
+
+def _how(latency: Latency) -> str:
+    """How a protocol's ratios are taken, in words."""
+    if latency.by_rounds:
+        return RATIO_BY_ROUNDS if latency.twin_control else RATIO_BY_ROUNDS.replace(", the twin as control", "")
+    return RATIO_WITH_TWIN if latency.twin_control else RATIO
 
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
     kept, clean = usable(session.invocations, protocol.latency)
-    floor = ratio_interval_paired(medians(kept, session.baseline), medians(kept, "twin"))
+    floor = twin_ratio(kept, session.baseline, protocol.latency)
     lines = [summarise(item, case.key, session.baseline, case.batch, protocol.latency) for item in session.invocations]
     return {
         "session": session.id,

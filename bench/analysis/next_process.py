@@ -110,7 +110,8 @@ def rounds(
     cases = [logs[key] for key in keys if key != baseline]
     both = latency.twin_control and bool(cases)
     baselines = [logs[baseline], logs[TWIN]] if both else [logs[baseline]]
-    planned = planned_iterations(np.array(baselines), np.array(cases or [logs[TWIN]]), costs(first, warm), bounds)
+    others = np.array(cases or [logs[TWIN]])
+    planned = planned_iterations(np.array(baselines), others, costs(first, warm), bounds, latency.by_rounds)
     slowest = max(_sample_s(part) for part in [*first["cases"].values(), first["twin"]])
     return min(planned, max(taken, int(latency.case_seconds / slowest)))
 

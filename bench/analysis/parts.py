@@ -49,7 +49,7 @@ def _timing_of_part(timing: dict[str, Any], part: str) -> dict[str, Any]:
     known = [line for line in used if line.get("baseline_median_ms") and line.get("twin_median_ms")]
     floor = None
     if known:
-        base, twin = ([line[name] for line in known] for name in ("baseline_median_ms", "twin_median_ms"))
-        found = ratio_interval_paired(base, twin)
+        base = [line.get("beside_twin_ms") or line["baseline_median_ms"] for line in known]
+        found = ratio_interval_paired(base, [line["twin_median_ms"] for line in known])
         floor = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
     return {**timing, "noise_floor": floor, "invocations": own}

@@ -13,7 +13,7 @@ from scipy import special
 
 from bench.analysis.parts import as_part
 from bench.analysis.table import of_part
-from bench.analysis.timings import FIELDS, used_invocations
+from bench.analysis.timings import by_index
 from bench.config import axes
 from bench.metrics import METRICS
 from bench.statistics import (
@@ -124,12 +124,9 @@ def medians_of(
     records: Iterable[Record], metric: str = "latency_ms", part: str | None = None
 ) -> dict[tuple[str, str], dict[int, float]]:
     """Per (case key, session) the value of each process that counts, for pairing rows of one session."""
-    name = FIELDS[metric]
     shown = (record if part is None else as_part(record, part) for record in records)
     return {
-        (record["case_key"], record["timing"]["session"]): {
-            line["index"]: line[name] for line in used_invocations(record) if line.get(name)
-        }
+        (record["case_key"], record["timing"]["session"]): by_index(record, metric)
         for record in shown
         if (record.get("timing") or {}).get("session")
     }

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.allocation import ratio_with_twin
+import numpy as np
+
+from bench.allocation import ratio_by_rounds
 from bench.config.protocol import Latency
 from bench.host import gpu_clocks
 from bench.statistics import (
@@ -100,10 +102,16 @@ def speed_ratio(
     invocations: Sequence[Invocation], baseline: str, key: str, protocol: Latency, part: str | None = None
 ) -> Interval:
     """The baseline's time over a case's, process by process; with the twin as control where the protocol says so."""
-    own, base = medians(invocations, key, part), medians(invocations, baseline, part)
-    if not protocol.twin_control:
-        return ratio_interval_paired(base, own)
-    return ratio_with_twin(base, medians(invocations, "twin", part), own)
+    own = medians(invocations, key, part)
+    return ratio_interval_paired([_against_ms(item, key, baseline, part, protocol) for item in invocations], own)
+
+
+def twin_ratio(
+    invocations: Sequence[Invocation], baseline: str, protocol: Latency, part: str | None = None
+) -> Interval:
+    """The baseline's time over its identical twin's, process by process: what a ratio differs from 1 by chance."""
+    own = medians(invocations, "twin", part)
+    return ratio_interval_paired([_beside_twin_ms(item, baseline, part, protocol) for item in invocations], own)
 
 
 def _precise(kept: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency, share: float) -> bool:
@@ -231,7 +239,9 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "device_median_ms": median(part["device_ms"]) if part["device_ms"] else None,
         "baseline_median_ms": median(member(invocation, baseline)["latency_ms"]),
         "twin_median_ms": median(invocation["twin"]["latency_ms"]),
+        "beside_twin_ms": _beside_twin_ms(invocation, baseline, None, protocol),
         "against_ms": _against_ms(invocation, key, baseline, None, protocol),
+        "by_rounds": protocol.by_rounds,
         "gemm_median_ms": median(invocation["reference_gemm"]["ms"]),
         "throughput_per_s": throughput(part, batch),
         "first_inference_ms": part["first_inference_ms"],
@@ -266,11 +276,32 @@ def _span_medians(part: dict[str, Any]) -> dict[str, float]:
 
 
 def _against_ms(invocation: Invocation, key: str, baseline: str, part: str | None, protocol: Latency) -> float:
-    """The time that a process's speed-up is a ratio to: the baseline's, with its twin where that is a control."""
-    base = float(median(member(invocation, baseline, part)["latency_ms"]))
-    if key == baseline or not protocol.twin_control:
-        return base
-    return math.sqrt(base * median(member(invocation, "twin", part)["latency_ms"]))
+    """The time that a process's speed-up is a ratio to: the baseline's, with its twin where that is a control.
+
+    By rounds it is the case's own median times the median of the rounds' ratios.
+    """
+    base = member(invocation, baseline, part)["latency_ms"]
+    if key == baseline:
+        return float(median(base))
+    others = [base, member(invocation, "twin", part)["latency_ms"]] if protocol.twin_control else [base]
+    return _other_ms(others, member(invocation, key, part)["latency_ms"], protocol)
+
+
+def _beside_twin_ms(invocation: Invocation, baseline: str, part: str | None, protocol: Latency) -> float:
+    """The same of the twin: the baseline's median, or the twin's times the median of the rounds' ratios."""
+    base, twin = (member(invocation, name, part)["latency_ms"] for name in (baseline, "twin"))
+    return _other_ms([base], twin, protocol)
+
+
+def _other_ms(others: Sequence[Sequence[float]], own: Sequence[float], protocol: Latency) -> float:
+    """Milliseconds whose ratio to the own median is that of the others, by rounds or by medians.
+
+    By medians where members have unequal numbers of samples, which are then of no common rounds.
+    """
+    if protocol.by_rounds and all(len(other) == len(own) for other in others):
+        logs = np.log(np.array(others, dtype=float))
+        return float(median(own) * np.exp(ratio_by_rounds(logs, np.log(np.array(own, dtype=float)))))
+    return math.exp(math.fsum(math.log(median(other)) for other in others) / len(others))
 
 
 def _part_line(invocation: Invocation, key: str, baseline: str, name: str, protocol: Latency) -> dict[str, Any]:
@@ -289,4 +320,5 @@ def _part_line(invocation: Invocation, key: str, baseline: str, name: str, proto
         line[field] = median(member(invocation, other, name)["latency_ms"]) if found else None
     both = have_part([invocation], baseline, name) and have_part([invocation], "twin", name)
     line["against_ms"] = _against_ms(invocation, key, baseline, name, protocol) if both else None
+    line["beside_twin_ms"] = _beside_twin_ms(invocation, baseline, name, protocol) if both else None
     return line

@@ -92,10 +92,22 @@ def paired(a: Record, b: Record, metric: str) -> tuple[list[float], list[float]]
     if session is None or session != (b.get("timing") or {}).get("session") or a["machine_key"] != b["machine_key"]:
         return None
     together = {index for _, index, _ in processes(a) & processes(b)}
-    one, two = (speedups(r) if metric == "speedup" else _by_index(r, FIELDS[metric]) for r in (a, b))
+    one, two = (speedups(r) if metric == "speedup" else by_index(r, metric) for r in (a, b))
     both = sorted(one.keys() & two.keys() & together)
     return ([one[i] for i in both], [two[i] for i in both]) if both else None
 
 
-def _by_index(record: Record, name: str) -> dict[int, float]:
-    return {line["index"]: line[name] for line in used_invocations(record) if line.get(name)}
+def by_index(record: Record, metric: str) -> dict[int, float]:
+    """Per process, by its index, what rows of one session are compared by: its value of a timed metric.
+
+    Where ratios are taken round by round a time is the baseline's median over the case's speed-up, so that the ratio of
+    two cases is that of their speed-ups; what the baseline has in it cancels.
+    """
+    name = FIELDS[metric]
+    lines = [line for line in used_invocations(record) if line.get(name)]
+    return {line["index"]: _beside_others_ms(line) if metric == "latency_ms" else line[name] for line in lines}
+
+
+def _beside_others_ms(line: Mapping[str, Any]) -> float:
+    own, other, base = (line.get(name) for name in ("median_ms", "against_ms", "baseline_median_ms"))
+    return base * own / other if line.get("by_rounds") and own and other and base else own

@@ -40,6 +40,7 @@ DEFAULTS_2: dict[str, dict[str, Any]] = {
         "warm_by_evidence": True,
         "throughput_processes": 3,
         "twin_control": True,
+        "by_rounds": True,
         "long_run_s": 1.0,
         "long_invocations": 3,
     },
@@ -56,6 +57,7 @@ SINCE_2: dict[str, tuple[str, ...]] = {
         "warm_by_evidence",
         "throughput_processes",
         "twin_control",
+        "by_rounds",
         "long_run_s",
         "long_samples",
         "long_invocations",
@@ -113,6 +115,7 @@ class Latency(Section):
         None, ge=1, description="the first processes that take throughput windows; null: all"
     )
     twin_control: bool = Field(False, description="ratios are to the baseline and its twin together")
+    by_rounds: bool = Field(False, description="a process's ratio is the median of the ratios of its rounds")
     long_run_s: float | None = Field(
         None, gt=0, description="runs of this length and more get few in a process; null: as all others"
     )

@@ -310,6 +310,7 @@ class PartLine(TypedDict):
     baseline_median_ms: NotRequired[Time | None]
     twin_median_ms: NotRequired[Time | None]
     against_ms: NotRequired[Time | None]
+    beside_twin_ms: NotRequired[Time | None]
     throughput_per_s: NotRequired[Time | None]
     iqr_over_median: NotRequired[Number | None]
 
@@ -328,6 +329,8 @@ class InvocationLine(TypedDict):
     baseline_median_ms: Time
     twin_median_ms: NotRequired[Time | None]
     against_ms: NotRequired[Time | None]
+    beside_twin_ms: NotRequired[Time | None]
+    by_rounds: NotRequired[bool]
     gemm_median_ms: NotRequired[Time | None]
     throughput_per_s: NotRequired[Time | None]
     first_inference_ms: NotRequired[NotNegative | None]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.analysis import assemble, layer_times, session
+from bench.analysis import assemble, layer_times, session, timings
 from bench.analysis.assemble import Session
 from bench.config.protocol import Latency, Protocol
 from bench.flags import LATE_ARRIVALS, flag
@@ -46,6 +46,49 @@ def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=
 
 def decide(*invocations, protocol=PROTOCOL):
     return session.decide(invocations, [BASE_KEY, FAST_KEY], BASE_KEY, protocol)
+
+
+def by_rounds(index):
+    """A process whose rounds are slowed by 1 to 3, the case's a little less; the twin's as the baseline's."""
+    made = invocation(index, n=3)
+    made["cases"][BASE_KEY]["latency_ms"] = [10.0, 30.0, 20.0]
+    made["twin"]["latency_ms"] = [10.0, 30.0, 24.2]
+    made["cases"][FAST_KEY]["latency_ms"] = [4.0, 10.0, 8.0 + index]
+    return made
+
+
+def test_ratios_are_medians_over_rounds_where_the_protocol_says_so():
+    """10 / 4, 30 / 10 and sqrt(20 x 24.2) / 8 = 2.75 (with 9: 2.44); medians say sqrt(20 x 24.2) / 8 (or 9). The twin:
+    1, 1 and 0.826.
+    """
+    version_2 = Protocol(version=2).latency
+    done = [by_rounds(0), by_rounds(1)]
+    found = session.speed_ratio(done, BASE_KEY, FAST_KEY, version_2)
+    assert found.value == pytest.approx((2.75 * 2.5) ** 0.5, rel=1e-4)
+    plain = session.speed_ratio(done, BASE_KEY, FAST_KEY, version_2.model_copy(update={"by_rounds": False}))
+    assert plain.value == pytest.approx(484**0.5 / 72**0.5)
+    assert session.twin_ratio(done, BASE_KEY, version_2).value == 1.0
+    assert session.twin_ratio(done, BASE_KEY, PROTOCOL).value == pytest.approx(20 / 24.2)
+    line = session.summarise(done[0], FAST_KEY, BASE_KEY, 1, version_2)
+    assert (line["median_ms"], line["baseline_median_ms"]) == (8.0, 20.0) and line["by_rounds"]
+    assert timings.speedup_of(line) == pytest.approx(2.75) and line["beside_twin_ms"] == pytest.approx(24.2)
+
+
+def test_members_without_common_rounds_have_a_ratio_of_medians():
+    short = by_rounds(0)
+    short["cases"][FAST_KEY]["latency_ms"] = [4.0, 8.0]
+    found = session.summarise(short, FAST_KEY, BASE_KEY, 1, Protocol(version=2).latency)
+    assert timings.speedup_of(found) == pytest.approx(484**0.5 / 6)
+
+
+def test_two_cases_of_a_session_are_compared_by_their_rounds():
+    """A time beside the others is the baseline's median over the speed-up: 20 / 2.75 and the baseline's own 20."""
+    version_2 = Protocol(version=2).latency
+    lines = {key: session.summarise(by_rounds(0), key, BASE_KEY, 1, version_2) for key in (BASE_KEY, FAST_KEY)}
+    found = {key: timings.by_index({"timing": {"invocations": [line]}}, "latency_ms") for key, line in lines.items()}
+    assert found == {BASE_KEY: {0: 20.0}, FAST_KEY: {0: pytest.approx(20 / 2.75)}}
+    old = session.summarise(by_rounds(0), FAST_KEY, BASE_KEY, 1, PROTOCOL)
+    assert timings.by_index({"timing": {"invocations": [old]}}, "latency_ms") == {0: 8.0}
 
 
 def test_too_few_processes_are_never_enough():

@@ -262,6 +262,7 @@ def test_how_it_was_measured_says_what_the_protocol_says(name):
         f"up to {own.quiet_wait_s:g} s for a quiet host",
         f"{own.throughput_windows} windows of at least {own.throughput_window_s:g} s",
         "paired by process, to the baseline and its twin together" if own.twin_control else "paired by process. No",
+        "medians over rounds of a round's ratio, paired" if own.by_rounds else "ratios of medians paired",
         protocol.hash,
     ):
         assert said in words, said
