@@ -239,9 +239,8 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "device_median_ms": median(part["device_ms"]) if part["device_ms"] else None,
         "baseline_median_ms": median(member(invocation, baseline)["latency_ms"]),
         "twin_median_ms": median(invocation["twin"]["latency_ms"]),
-        "beside_twin_ms": _beside_twin_ms(invocation, baseline, None, protocol),
         "against_ms": _against_ms(invocation, key, baseline, None, protocol),
-        "by_rounds": protocol.by_rounds,
+        **_by_rounds(invocation, baseline, None, protocol),
         "gemm_median_ms": median(invocation["reference_gemm"]["ms"]),
         "throughput_per_s": throughput(part, batch),
         "first_inference_ms": part["first_inference_ms"],
@@ -287,6 +286,13 @@ def _against_ms(invocation: Invocation, key: str, baseline: str, part: str | Non
     return _other_ms(others, member(invocation, key, part)["latency_ms"], protocol)
 
 
+def _by_rounds(invocation: Invocation, baseline: str, part: str | None, protocol: Latency) -> dict[str, Any]:
+    """What a line says besides where ratios are taken round by round: that they are, and the same of the twin."""
+    if not protocol.by_rounds:
+        return {}
+    return {"by_rounds": True, "beside_twin_ms": _beside_twin_ms(invocation, baseline, part, protocol)}
+
+
 def _beside_twin_ms(invocation: Invocation, baseline: str, part: str | None, protocol: Latency) -> float:
     """The same of the twin: the baseline's median, or the twin's times the median of the rounds' ratios."""
     base, twin = (member(invocation, name, part)["latency_ms"] for name in (baseline, "twin"))
@@ -320,5 +326,4 @@ def _part_line(invocation: Invocation, key: str, baseline: str, name: str, proto
         line[field] = median(member(invocation, other, name)["latency_ms"]) if found else None
     both = have_part([invocation], baseline, name) and have_part([invocation], "twin", name)
     line["against_ms"] = _against_ms(invocation, key, baseline, name, protocol) if both else None
-    line["beside_twin_ms"] = _beside_twin_ms(invocation, baseline, name, protocol) if both else None
-    return line
+    return line | (_by_rounds(invocation, baseline, name, protocol) if both else {})

@@ -109,5 +109,7 @@ def by_index(record: Record, metric: str) -> dict[int, float]:
 
 
 def _beside_others_ms(line: Mapping[str, Any]) -> float:
-    own, other, base = (line.get(name) for name in ("median_ms", "against_ms", "baseline_median_ms"))
-    return base * own / other if line.get("by_rounds") and own and other and base else own
+    speedup, base = speedup_of(line), line.get("baseline_median_ms")
+    if not line.get("by_rounds") or not speedup or not base:
+        return float(line["median_ms"])
+    return float(base) / speedup

@@ -311,6 +311,7 @@ class PartLine(TypedDict):
     twin_median_ms: NotRequired[Time | None]
     against_ms: NotRequired[Time | None]
     beside_twin_ms: NotRequired[Time | None]
+    by_rounds: NotRequired[bool]
     throughput_per_s: NotRequired[Time | None]
     iqr_over_median: NotRequired[Number | None]
 
