@@ -32,7 +32,7 @@ LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 FEWEST_TO_TELL = 24
 #: What a warm-up that falls until its end is made longer by.
 STILL_FALLING = 1.5
-#: Iterations of a block, and blocks in the last half of a warm-up below which nothing is told from it.
+#: Iterations of a block, and blocks that say how much they scatter: the last half of a warm-up has so many at least.
 BLOCK, FEWEST_BLOCKS = 8, 4
 #: The median moving range of normal numbers in standard deviations: sqrt(2) times the third quartile.
 MOVING_RANGE = math.sqrt(2) * 0.674489750196082

@@ -27,6 +27,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -233,13 +234,7 @@ def as_markdown(found: Sequence[Case]) -> str:
         "| twin: process |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    below = 0.0
-    for limit in CLASSES_MS:
-        here = [case for case in found if below <= case.milliseconds < limit]
-        name = f"{below:g} to {limit:g} ms" if limit < math.inf else f"{below:g} ms and more"
-        if here:
-            lines.append(f"| {name} | {len(here)} | {' | '.join(_cells(here))} |")
-        below = limit
+    lines += [f"| {name} | {len(here)} | {' | '.join(_cells(here))} |" for name, here in _by_class(found)]
     slope, left, free = control(found)
     apart, over = sessions_apart(found)
     lines += ["", f"Control by the reference product: slope {slope:.2f}, {left:.0%} of the variance of medians is left "
@@ -257,16 +252,21 @@ def _twins(found: Sequence[Case]) -> list[str]:
         "| identical networks of | processes | apart by medians | by rounds | variance, rounds over medians |",
         "|---|---:|---:|---:|---:|",
     ]
-    below = 0.0
-    for limit in CLASSES_MS:
-        pairs = [pair for case in found if below <= case.milliseconds < limit for pair in case.twins]
-        name = f"{below:g} to {limit:g} ms" if limit < math.inf else f"{below:g} ms and more"
+    for name, here in _by_class(found):
+        pairs = [pair for case in here for pair in case.twins]
         if pairs:
             medians, rounds = (math.sqrt(statistics.fmean(x**2 for x in side)) for side in zip(*pairs, strict=True))
             share = f"{(rounds / medians) ** 2:.2f}" if medians else "-"
             lines.append(f"| {name} | {len(pairs)} | {100 * medians:.2f} % | {100 * rounds:.2f} % | {share} |")
-        below = limit
     return [*lines, ""]
+
+
+def _by_class(found: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
+    """The cases of each class of how long they take, by its name; classes without any are left out."""
+    for below, limit in pairwise((0.0, *CLASSES_MS)):
+        here = [case for case in found if below <= case.milliseconds < limit]
+        if here:
+            yield f"{below:g} to {limit:g} ms" if limit < math.inf else f"{below:g} ms and more", here
 
 
 def _cells(here: Sequence[Case]) -> list[str]:

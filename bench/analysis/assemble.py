@@ -33,10 +33,6 @@ from bench.scores import DEFAULT_SCORE
 from bench.statistics import GEOMETRIC, Interval, log_mean_interval, percentile
 from bench.store.records import Record
 
-RATIO = "paired ratio of medians by process, 95 % t-interval on logs"
-RATIO_WITH_TWIN = "paired ratio of medians by process, the twin as control, 95 % t-interval on logs"
-RATIO_BY_ROUNDS = "median ratio of the rounds by process, the twin as control, 95 % t-interval on logs"
-
 COLD = "the L2 cache is flushed before every iteration, outside the time"
 
 #: Metrics that the timed processes give, each of which a row has even when it is unavailable.
@@ -178,21 +174,20 @@ def _compared(
     key, baseline = case.key, session.baseline
     if key == baseline:
         floor = twin_ratio(kept, baseline, latency, part)
-        how = "median ratio of the rounds" if latency.by_rounds else "paired ratio of medians"
-        return [_measured("aa_ratio", floor, f"{how} to the identical twin")]
+        return [_measured("aa_ratio", floor, f"{_of_a_process(latency)} to the identical twin")]
     if not session.baseline_is_own:
         return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
     if not have_part(kept, baseline, part):
         return [unavailable("speedup", f"the baseline has no part {part}")]
     ratio = speed_ratio(kept, baseline, key, latency, part)
-    return [_measured("speedup", ratio, _how(latency))]
+    control = ", the twin as control" if latency.twin_control else ""
+    how = f"{_of_a_process(latency)} by process{control}, 95 % t-interval on logs"
+    return [_measured("speedup", ratio, how)]
 
 
-def _how(latency: Latency) -> str:
-    """How a protocol's ratios are taken, in words."""
-    if latency.by_rounds:
-        return RATIO_BY_ROUNDS if latency.twin_control else RATIO_BY_ROUNDS.replace(", the twin as control", "")
-    return RATIO_WITH_TWIN if latency.twin_control else RATIO
+def _of_a_process(latency: Latency) -> str:
+    """What a protocol takes for the ratio of a process, in words."""
+    return "median ratio of the rounds" if latency.by_rounds else "paired ratio of medians"
 
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:

@@ -180,11 +180,8 @@ def warm_up(
     warm up, a noisy host is not waited for. With `traced` the result holds the times of all iterations.
     """
     start, times = clock(), list[float]()
-    least, patience = max(iterations, STEADY_WINDOW), _steady_state_timeout_s(seconds, cap_s)
-    if few:
-        least, patience = FEW_WARM_UPS, seconds
-    if not patient:
-        patience = seconds
+    least = FEW_WARM_UPS if few else max(iterations, STEADY_WINDOW)
+    patience = _steady_state_timeout_s(seconds, cap_s) if patient and not few else seconds
     while True:
         times.append(time_block(runner, 1, clock))
         heartbeat()

@@ -135,6 +135,7 @@ class _Members:
         """A warm-up in full, or as long as the plan says; a full one is traced where plans are made from it."""
         protocol, on_cpu = self.protocol, self.device == "cpu"
         full = protocol.warmup_s if on_cpu else protocol.warmup_s_gpu
+        by_evidence = protocol.warm_by_evidence and on_cpu
         return latency.warm_up(
             runner,
             iterations=protocol.warmup_iterations,
@@ -144,8 +145,8 @@ class _Members:
             heartbeat=self.phase.heartbeat,
             few=self.few,
             long_ms=self.long_ms,
-            patient=not (protocol.warm_by_evidence and on_cpu),
-            traced=protocol.warm_by_evidence and on_cpu and not self.plan.warmup_s,
+            patient=not by_evidence,
+            traced=by_evidence and not self.plan.warmup_s,
         )
 
     def _rounds(self, times: dict[str, float]) -> int:

@@ -27,7 +27,7 @@ from suites.quantization.network import (
     on_meta,
     say_inputs,
 )
-from suites.quantization.ranges import best_range_of_all, places, sampled
+from suites.quantization.ranges import best_range, best_range_of_all, largest_of, places, sampled
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
 #: The rectified sigmoid reaches a little beyond 0 and 1, so that it can arrive there.
@@ -43,9 +43,9 @@ def formats_of(bits: int) -> list[FloatFormat]:
 
 def searched(x: Tensor, bits: int) -> tuple[FloatFormat, Tensor]:
     """Format and largest value of the least squared error for the numbers of x."""
-    found, some = [], sampled(x)
+    found, some, whole = [], sampled(x), largest_of(x.flatten())
     for form in formats_of(bits):
-        largest = best_range_of_all(x, lambda y, top, form=form: float_rounded(y, form, top))  # type: ignore[misc]
+        largest = best_range(some, lambda y, top, form=form: float_rounded(y, form, top), whole=whole)  # type: ignore[misc]
         error = float((float_rounded(some, form, largest) - some).square().sum())
         found.append((error, form, largest.reshape(()).clone()))
     _, form, largest = min(found, key=lambda item: item[0])

@@ -11,6 +11,7 @@ time. Products of queries with keys and of scores with values are rounded as wel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -106,18 +107,25 @@ def llm_fp4(
     seen = (
         {} if on_meta(model) else observed_inputs(model, layers, calibration_batches(model, calibration_samples, seed))
     )
-    chosen = {path: _rows(x, rows, layers[path]) for path, x in seen.items()}
+    given = {path: Given(_rows(x, rows, layers[path]), channel_maxima(layers[path], x)) for path, x in seen.items()}
     weights: dict[str, Tensor] = {}
     inputs: dict[str, nn.Module] = {}
     for path, layer in layers.items():
-        most = channel_maxima(layer, seen[path]) if path in seen else None
-        found = _searched(layer, chosen.get(path), most, variant, (bits, activation_bits), (search, rounds))
+        found = _searched(layer, given.get(path), variant, (bits, activation_bits), (search, rounds))
         inputs[path], weights[path] = found
     say_inputs(model, seen, inputs)
     rounded_network(model, layers, lambda path, _: weights[path], lambda path, _: inputs[path], bits, activation_bits)
     if isinstance(model, Decoder):
         _round_the_rest(model, variant, bits, activation_bits)
     return model
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a layer was given: some rows, which errors are taken on, and max |x| of each channel over all of them."""
+
+    rows: Tensor
+    most: Tensor
 
 
 def _rows(x: Tensor, rows: int, layer: Layer) -> Tensor:
@@ -139,39 +147,32 @@ def channel_maxima(layer: Layer, x: Tensor) -> Tensor:
 
 
 def _searched(
-    layer: Layer,
-    x: Tensor | None,
-    most: Tensor | None,
-    variant: str,
-    bits: tuple[int, int],
-    effort: tuple[int, int],
+    layer: Layer, given: Given | None, variant: str, bits: tuple[int, int], effort: tuple[int, int]
 ) -> tuple[nn.Module, Tensor]:
-    """What rounds the inputs of a layer, and its rounded weight: by errors on x, and by maxima of all inputs."""
+    """What rounds the inputs of a layer, and its rounded weight."""
     weight = layer.weight.detach()
     largest_w = weight.flatten(1).abs().amax(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
-    largest_x = torch.ones((), device=weight.device) if most is None else most.max()
+    largest_x = torch.ones((), device=weight.device) if given is None else given.most.max()
     if variant == "minmax_int4":
         return IntInputs(bits[1], largest_x), int_rounded(weight, bits[0], largest_w)
     plain = float_format("e2m1") if bits[0] == 4 else float_format("e4m3")
     plain_x = float_format("e2m1") if bits[1] == 4 else float_format("e4m3")
-    if variant == "minmax_fp4" or x is None or most is None:
+    if variant == "minmax_fp4" or given is None:
         return FloatInputs(plain_x, largest_x), float_rounded(weight, plain, largest_w)
     with torch.no_grad():
-        return _Search(layer, x, most, variant == "fpq", bits, effort).found()
+        return _Search(layer, given, variant == "fpq", bits, effort).found()
 
 
 class _Search:
     """Formats and biases of one layer by the squared error of its output."""
 
-    def __init__(
-        self, layer: Layer, x: Tensor, most: Tensor, channels: bool, bits: tuple[int, int], effort: tuple[int, int]
-    ):
-        self.layer, self.x, self.most, self.channels = layer, x, most, channels
+    def __init__(self, layer: Layer, given: Given, channels: bool, bits: tuple[int, int], effort: tuple[int, int]):
+        self.layer, self.x, self.most, self.channels = layer, given.rows, given.most, channels
         self.forms_w, self.forms_x = formats_of(bits[0]), formats_of(bits[1])
         self.count, self.rounds = effort
         self.weight = layer.weight.detach()
-        self.wanted = self._call(x, self.weight)
-        self.axis = channel_axis(layer, x)
+        self.wanted = self._call(self.x, self.weight)
+        self.axis = channel_axis(layer, self.x)
 
     def found(self) -> tuple[nn.Module, Tensor]:
         """The inputs' rounding and the rounded weight after all rounds."""

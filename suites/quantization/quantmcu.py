@@ -315,14 +315,18 @@ def entropy(codes: Tensor) -> float:
 
 def tile_memory(elements: list[int], bits: list[int]) -> float:
     """Largest bytes of a layer's input and output together."""
+    return max(alive(elements, bits))
+
+
+def alive(elements: list[int], bits: list[int]) -> list[float]:
+    """Bytes of each layer's input and output together."""
     sizes = [count * width / 8 for count, width in zip(elements, bits, strict=True)]
-    return max(a + b for a, b in pairwise(sizes))
+    return [a + b for a, b in pairwise(sizes)]
 
 
 def at_the_peak(elements: list[int], bits: list[int]) -> list[int]:
     """The maps that are alive, as a layer's input or its output, where these take `tile_memory`."""
-    sizes = [count * width for count, width in zip(elements, bits, strict=True)]
-    both = [a + b for a, b in pairwise(sizes)]
+    both = alive(elements, bits)
     return sorted({place + end for place, size in enumerate(both) if size == max(both) for end in (0, 1)})
 
 

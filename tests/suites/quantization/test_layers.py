@@ -34,7 +34,7 @@ from suites.quantization.hawqv3 import hawqv3
 from suites.quantization.int16_dfp import FixedLayer, chained, fixed_point, fixed_product
 from suites.quantization.integer_net import IntConvolution
 from suites.quantization.layers import IntLayer
-from suites.quantization.llm_fp4 import _Search, _searched, candidates, channel_maxima, channel_powers
+from suites.quantization.llm_fp4 import Given, _Search, _searched, candidates, channel_maxima, channel_powers
 from suites.quantization.network import calibration_batches
 from suites.quantization.outliers import plant
 from suites.quantization.ranges import grouped, ungrouped
@@ -445,7 +445,7 @@ def test_a_layers_weight_has_one_format_whatever_its_channels_would_like():
     with torch.no_grad():
         layer.weight[0] = torch.arange(8) / 7
         layer.weight[1] = torch.tensor([*(2.0**-i for i in range(7)), 0.0])
-    search = _Search(layer, torch.eye(8), torch.ones(8), True, (4, 4), (101, 1))
+    search = _Search(layer, Given(torch.eye(8), torch.ones(8)), True, (4, 4), (101, 1))
     with torch.no_grad():
         made = search._best_weight(torch.eye(8))
         alone = [search._best_ranges(torch.eye(8), form)[1] for form in search.forms_w]
@@ -461,7 +461,7 @@ def test_min_max_is_of_all_inputs_and_not_of_the_rows_that_errors_are_taken_on(v
     x[60, 3] = -50.0
     most = channel_maxima(layer, x)
     assert torch.equal(most, x.abs().amax(dim=0)) and float(most[3]) == 50.0
-    inputs, _ = _searched(layer, x[:4], most, variant, (4, 4), (3, 1))
+    inputs, _ = _searched(layer, Given(x[:4], most), variant, (4, 4), (3, 1))
     assert float(inputs.largest) == 50.0
     pictures = torch.randn(2, 3, 5, 5)
     assert torch.equal(channel_maxima(nn.Conv2d(3, 2, 3), pictures), pictures.abs().amax(dim=(0, 2, 3)))
@@ -473,7 +473,7 @@ def test_channel_powers_are_of_all_inputs():
     layer, x = nn.Linear(4, 4), torch.rand(64, 4) * 2 - 1
     x[0] = 1.0
     x[60, 0] = 16.0
-    inputs, _ = _searched(layer, x[:16], channel_maxima(layer, x), "fpq", (4, 8), (11, 1))
+    inputs, _ = _searched(layer, Given(x[:16], channel_maxima(layer, x)), "fpq", (4, 8), (11, 1))
     assert isinstance(inputs, FloatInputs)
     ranges = inputs.largest / inputs.largest.max()
     # an E of 1 bit holds one power of two, of 2 bits three, of more all four
